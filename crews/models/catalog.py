@@ -1,0 +1,151 @@
+"""The LLM catalog: providers, and the models that roles are mapped to."""
+
+import uuid
+from decimal import Decimal
+
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from portal.lib.crypto import EncryptedTextField
+
+EMBEDDED = "embedded"
+
+
+class LLMProvider(models.Model):
+    """Where models are reached: an address, a key and how to speak to it."""
+
+    class Kind(models.TextChoices):
+        EMBEDDED = "embedded", _("Embedded local model")
+        OPENAI_COMPATIBLE = "openai_compatible", _("OpenAI-compatible")
+        LITELLM = "litellm", _("Translated by litellm")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(_("name"), max_length=100, unique=True)
+    kind = models.CharField(_("kind"), max_length=20, choices=Kind.choices, default=Kind.OPENAI_COMPATIBLE)
+    api_base = models.URLField(
+        _("API base"), blank=True, max_length=500, help_text=_("For example https://api.openai.com/v1")
+    )
+    api_key = EncryptedTextField(_("API key"), blank=True, default="")
+    needs_key = models.BooleanField(_("needs a key"), default=True)
+    enabled = models.BooleanField(_("enabled"), default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name = _("LLM provider")
+        constraints = [
+            models.CheckConstraint(
+                condition=~Q(kind="openai_compatible") | ~Q(api_base=""), name="openai_compatible_has_an_address"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def has_key(self) -> bool:
+        return bool(self.api_key)
+
+
+class LLMModel(models.Model):
+    """An entry of the catalog: what a role is mapped to. Its id is its name (`gpt-4o`)."""
+
+    class Health(models.TextChoices):
+        UNKNOWN = "unknown", _("Not checked")
+        OK = "ok", _("Reachable")
+        DOWN = "down", _("Not reachable")
+
+    id = models.CharField(
+        _("id"),
+        primary_key=True,
+        max_length=100,
+        validators=[RegexValidator(r"^[A-Za-z0-9][\w.\-]*$", _("Letters, digits, dots, dashes and underscores only."))],
+    )
+    name = models.CharField(_("name"), max_length=100)
+    description = models.TextField(_("description"), blank=True)
+    provider = models.ForeignKey(
+        LLMProvider, on_delete=models.PROTECT, related_name="llm_models", verbose_name=_("provider")
+    )
+    route = models.CharField(
+        _("route"),
+        max_length=200,
+        help_text=_("As litellm writes it: openai/gpt-4o, anthropic/claude-3-haiku-20240307"),
+    )
+    context_window = models.PositiveIntegerField(_("context window, tokens"), default=8192)
+    max_concurrency = models.PositiveSmallIntegerField(
+        _("requests at once"), default=8, validators=[MinValueValidator(1), MaxValueValidator(1000)]
+    )
+    price_in = models.DecimalField(
+        _("price of a million tokens read, US$"), max_digits=12, decimal_places=6, null=True, blank=True,
+        help_text=_("Empty: unpriced."), validators=[MinValueValidator(Decimal(0))],
+    )  # fmt: skip
+    price_out = models.DecimalField(
+        _("price of a million tokens written, US$"), max_digits=12, decimal_places=6, null=True, blank=True,
+        help_text=_("Empty: unpriced."), validators=[MinValueValidator(Decimal(0))],
+    )  # fmt: skip
+    is_local = models.BooleanField(_("local"), default=False)
+    native_tools = models.BooleanField(
+        _("native tool calls"), default=True, help_text=_("Off: the gateway turns tools into a constrained schema.")
+    )
+    good_for = models.JSONField(_("good for"), default=list, blank=True)
+    defaults = models.JSONField(
+        _("default parameters"), default=dict, blank=True, help_text=_("Sent when a caller names none: temperature…")
+    )
+    fallbacks = models.ManyToManyField(
+        "self", symmetrical=False, blank=True, through="LLMFallback", verbose_name=_("fallbacks")
+    )
+    enabled = models.BooleanField(_("enabled"), default=True)
+    health = models.CharField(_("health"), max_length=10, choices=Health.choices, default=Health.UNKNOWN)
+    health_detail = models.CharField(_("health detail"), max_length=500, blank=True)
+    health_checked_at = models.DateTimeField(_("checked at"), null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+        verbose_name = _("LLM model")
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(price_in__isnull=True, price_out__isnull=True)
+                | Q(price_in__isnull=False, price_out__isnull=False),
+                name="model_has_both_prices_or_none",
+            ),
+            models.CheckConstraint(condition=Q(max_concurrency__gte=1), name="model_takes_a_request"),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+    @property
+    def why_not_runnable(self) -> str:
+        """Why no run can use this model now, in a sentence; empty when one can. Reads `provider`."""
+        if not self.enabled:
+            return str(_("This model is switched off."))
+        if not self.provider.enabled:
+            return str(_("Its provider is switched off."))
+        if self.provider.needs_key and not self.provider.has_key:
+            return str(_("Its provider has no API key yet."))
+        return ""
+
+    @property
+    def is_runnable(self) -> bool:
+        return not self.why_not_runnable
+
+
+class LLMFallback(models.Model):
+    """The model to try next when one cannot answer, in order."""
+
+    model = models.ForeignKey(LLMModel, on_delete=models.CASCADE, related_name="fallback_rows")
+    fallback = models.ForeignKey(LLMModel, on_delete=models.CASCADE, related_name="+")
+    position = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        ordering = ["position"]
+        constraints = [
+            models.UniqueConstraint(fields=["model", "fallback"], name="one_fallback_once"),
+            models.CheckConstraint(condition=~Q(model=models.F("fallback")), name="no_fallback_to_itself"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model_id} → {self.fallback_id}"

@@ -1,0 +1,186 @@
+"""Agents, and the crews in which they work on tasks."""
+
+import uuid
+
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from crews.models.catalog import EMBEDDED, LLMModel
+from crews.models.tool import Tool
+from portal.accounts.models import AccessQuerySet, Guarded
+
+
+class Agent(Guarded):
+    """A role with a goal, a backstory, an LLM model and tools; may join several crews."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    role = models.CharField(_("role"), max_length=200)
+    goal = models.TextField(_("goal"))
+    backstory = models.TextField(_("backstory"), blank=True)
+    llm_model = models.ForeignKey(
+        LLMModel, on_delete=models.PROTECT, default=EMBEDDED, related_name="agents", verbose_name=_("LLM model")
+    )
+    llm_config = models.JSONField(
+        _("LLM parameters"),
+        default=dict,
+        blank=True,
+        help_text=_("For example {“temperature”: 0.4, “max_tokens”: 600}"),
+    )
+    tools = models.ManyToManyField(Tool, blank=True, verbose_name=_("tools"))
+    allow_delegation = models.BooleanField(_("may delegate"), default=False)
+    max_iterations = models.PositiveSmallIntegerField(
+        _("steps at most"), default=4, validators=[MinValueValidator(1), MaxValueValidator(100)]
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects = AccessQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["role", "id"]
+
+    def __str__(self) -> str:
+        return self.role
+
+
+class Crew(Guarded):
+    """Agents that work together on tasks."""
+
+    class Process(models.TextChoices):
+        SEQUENTIAL = "sequential", _("One after the other")
+        PARALLEL = "parallel", _("Side by side")
+        HIERARCHICAL = "hierarchical", _("Led by a manager")
+
+    class Type(models.TextChoices):
+        BASE = "base", _("Base")
+        GENERATED = "generated", _("Generated")
+        CREATOR = "creator", _("Creator")
+
+    class Status(models.TextChoices):
+        ACTIVE = "active", _("Active")
+        INACTIVE = "inactive", _("Inactive")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(_("name"), max_length=200)
+    description = models.TextField(_("description"), blank=True)
+    crew_type = models.CharField(_("type"), max_length=10, choices=Type.choices, default=Type.BASE)
+    process = models.CharField(_("process"), max_length=12, choices=Process.choices, default=Process.SEQUENTIAL)
+    manager_llm_model = models.ForeignKey(
+        LLMModel, on_delete=models.PROTECT, null=True, blank=True, related_name="+", verbose_name=_("manager's model")
+    )
+    manager_agent = models.ForeignKey(
+        Agent, on_delete=models.PROTECT, null=True, blank=True, related_name="+", verbose_name=_("manager")
+    )
+    engine = models.CharField(_("engine"), max_length=20, default="crewai")
+    status = models.CharField(_("status"), max_length=10, choices=Status.choices, default=Status.ACTIVE)
+    max_duration_seconds = models.PositiveIntegerField(
+        _("time limit of a run, seconds"), default=3600, validators=[MinValueValidator(1)]
+    )
+    task_timeout_seconds = models.PositiveIntegerField(
+        _("time limit of a task, seconds"), default=1800, validators=[MinValueValidator(1)]
+    )
+    max_llm_calls = models.PositiveIntegerField(
+        _("LLM calls of a run at most"), default=200, validators=[MinValueValidator(1)]
+    )
+    agents = models.ManyToManyField(Agent, through="CrewMember", related_name="crews", verbose_name=_("agents"))
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects = AccessQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name", "id"]
+        indexes = [models.Index(fields=["name", "id"])]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(process__in=["sequential", "parallel", "hierarchical"]), name="crew_process_is_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(max_duration_seconds__gte=1, task_timeout_seconds__gte=1, max_llm_calls__gte=1),
+                name="crew_limits_are_positive",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class CrewMember(models.Model):
+    """An agent's place in a crew."""
+
+    crew = models.ForeignKey(Crew, on_delete=models.CASCADE, related_name="members")
+    agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="memberships")
+    position = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        ordering = ["position", "id"]
+        constraints = [models.UniqueConstraint(fields=["crew", "agent"], name="one_membership_an_agent")]
+
+    def __str__(self) -> str:
+        return f"{self.agent} in {self.crew}"
+
+
+class Task(models.Model):
+    """A description and an expected output, given to an agent of the crew."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    crew = models.ForeignKey(Crew, on_delete=models.CASCADE, related_name="tasks", verbose_name=_("crew"))
+    agent = models.ForeignKey(
+        Agent, on_delete=models.PROTECT, null=True, blank=True, related_name="tasks", verbose_name=_("agent")
+    )
+    name = models.CharField(_("name"), max_length=200)
+    description = models.TextField(_("description"))
+    expected_output = models.TextField(_("expected output"))
+    execution_order = models.PositiveSmallIntegerField(_("order"), default=1)
+    context = models.ManyToManyField(
+        "self", symmetrical=False, blank=True, related_name="dependants", verbose_name=_("takes the output of")
+    )
+    async_execution = models.BooleanField(_("runs beside the next one"), default=False)
+    human_input = models.BooleanField(_("asks a person"), default=False)
+    tools = models.ManyToManyField(Tool, blank=True, verbose_name=_("tools"))
+
+    class Meta:
+        ordering = ["execution_order", "name"]
+        constraints = [models.UniqueConstraint(fields=["crew", "name"], name="task_names_differ_in_a_crew")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class CrewInput(models.Model):
+    """A field of a crew's run form; `{field_name}` in its texts is replaced by the value."""
+
+    class Type(models.TextChoices):
+        TEXT = "text", _("Line of text")
+        TEXTAREA = "textarea", _("Text")
+        SELECT = "select", _("Choice")
+        NUMBER = "number", _("Number")
+        BOOLEAN = "boolean", _("Yes or no")
+        FILE = "file", _("File")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    crew = models.ForeignKey(Crew, on_delete=models.CASCADE, related_name="inputs", verbose_name=_("crew"))
+    field_name = models.CharField(
+        _("name"), max_length=50, validators=[RegexValidator(r"^[a-z][a-z0-9_]*$", _("Like this: target_audience"))]
+    )
+    field_type = models.CharField(_("type"), max_length=10, choices=Type.choices, default=Type.TEXT)
+    field_label = models.CharField(_("label"), max_length=200, blank=True)
+    options = models.JSONField(_("choices"), default=list, blank=True)
+    default = models.TextField(_("default"), blank=True)
+    is_required = models.BooleanField(_("required"), default=True)
+    display_order = models.PositiveSmallIntegerField(_("order"), default=1)
+
+    class Meta:
+        ordering = ["display_order", "field_name"]
+        constraints = [
+            models.UniqueConstraint(fields=["crew", "field_name"], name="input_names_differ_in_a_crew"),
+            models.CheckConstraint(
+                condition=Q(field_type__in=["text", "textarea", "select", "number", "boolean", "file"]),
+                name="input_type_is_known",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.field_name

@@ -1,0 +1,102 @@
+"""The wire between the portal and an engine: a RunSpec goes in, JSON lines come out.
+
+Standard library only, no Django: engines run in processes (some in interpreters) of their own.
+
+Into the engine, once, as JSON: a `RunSpec`, a frozen copy of everything the run needs. Texts have
+their `{inputs}` filled in already; an engine replaces nothing.
+
+Out of it, appended to a file of the attempt, one `Line` a line in one `write` each:
+
+    {"kind": "event", "type": "task.started", "at": "…", "task": key, "role": "Writer", "data": {…}}
+    {"kind": "result", "output": "…"}                       the last line of an attempt that succeeded
+    {"kind": "failure", "reason": "…", "message": "…"}      the last line of one that did not
+
+An attempt whose file ends in neither has crashed. A torn last line is ignored. Every LLM call goes
+to `gateway.base_url` as model `role:<agent key>` with the headers below, and every tool is called
+there too; `llm.*` events are the gateway's alone.
+"""
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+VERSION = 1
+
+HEADER_TASK = "X-Portal-Task"  # the task's key
+HEADER_ROLE = "X-Portal-Role"  # the agent's key
+HEADER_ORDINAL = "X-Portal-Ordinal"  # counts the calls of one agent on one task, from 0
+
+MANAGER_KEY = "manager"
+
+# What an engine may report; `llm.*`, `execution.*` and `approval.answered` are written by others.
+ENGINE_EVENTS = frozenset(
+    {
+        *("task.started", "task.completed", "task.failed"),
+        *("agent.started", "agent.thought", "agent.completed"),
+        *("tool.started", "tool.completed", "tool.failed"),
+        *("approval.requested", "deliverable.created", "log"),
+    }
+)
+
+
+class Gateway(TypedDict):
+    """Where to call models and tools, and the token that is good for this attempt alone."""
+
+    base_url: str  # …/v1
+    token: str
+
+
+class AgentSpec(TypedDict):
+    key: str
+    role: str
+    goal: str
+    backstory: str
+    llm: dict[str, Any]  # request parameters: temperature, max_tokens…
+    tools: list[str]
+    allow_delegation: bool
+    max_iterations: int
+
+
+class TaskSpec(TypedDict):
+    key: str
+    name: str
+    description: str
+    expected_output: str
+    agent: str | None  # an agent's key; None only in a hierarchical crew
+    context: list[str]  # keys of tasks whose output it takes
+    async_execution: bool
+    human_input: bool
+    tools: list[str]
+
+
+class ToolSpec(TypedDict):
+    name: str
+    description: str
+    parameters: dict[str, Any]  # JSON schema of its arguments
+
+
+class RunSpec(TypedDict):
+    version: int
+    execution: str
+    attempt: int
+    name: str
+    engine: str
+    process: Literal["sequential", "parallel", "hierarchical"]
+    manager: str | None  # key of the managing agent; None: a manager of the engine's own, `role:manager`
+    agents: list[AgentSpec]
+    tasks: list[TaskSpec]  # in execution order
+    tools: list[ToolSpec]
+    finished: dict[str, str]  # outputs of tasks that need not run again, by task key
+    language: str
+    date: str  # the day of the kickoff, ISO
+    gateway: Gateway
+
+
+class Line(TypedDict):
+    kind: Literal["event", "result", "failure"]
+    type: NotRequired[str]
+    at: NotRequired[str]
+    task: NotRequired[str]
+    role: NotRequired[str]
+    data: NotRequired[dict[str, Any]]
+    output: NotRequired[str]
+    reason: NotRequired[Literal["error", "bad_output", "missing"]]
+    message: NotRequired[str]

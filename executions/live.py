@@ -1,0 +1,248 @@
+"""News about streams, from whoever writes to whoever watches.
+
+Writers call `publish` (events, after their commit) or `publish_delta` (text as it streams); both
+return at once, and lose nothing that matters: the log is the truth, and `follow` reads it again on
+any gap. With `REDIS_URL` news travels through the channel layer; without, the one web process owns
+a Unix socket in `RUN_DIR` that the others push to, and hands on through its in-memory layer.
+
+Watchers (WebSocket, SSE, pages, commands) iterate `follow(stream, after)`.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import queue
+import threading
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from channels.layers import get_channel_layer
+from django.conf import settings
+from redis.exceptions import RedisError
+
+from executions import events
+from executions.models.calls import LLMCall
+
+logger = logging.getLogger(__name__)
+
+# A watcher looks into the log this often even without news, in case news was lost.
+POLL_SECONDS = 2.0
+# News larger than this travels without its events; watchers read them from the log.
+MAX_NEWS_BYTES = 64_000
+
+
+def socket_path() -> Path:
+    """The Unix socket of the web process of this machine (used without Redis)."""
+    return Path(settings.RUN_DIR) / "live.sock"
+
+
+def group_name(stream_id: uuid.UUID | str) -> str:
+    return f"stream.{stream_id}"
+
+
+# --- Writing ------------------------------------------------------------------------------------
+
+
+class _Publisher:
+    """Sends news from one thread with an event loop of its own, so that no writer ever waits for a watcher."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._writer: asyncio.StreamWriter | None = None
+        self._thread = threading.Thread(target=self._run, name="live-publisher", daemon=True)
+        self._thread.start()
+
+    def send(self, message: dict[str, Any]) -> None:
+        self._queue.put(message)
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        loop = asyncio.new_event_loop()
+        while True:
+            batch = [self._queue.get()]
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    batch.append(self._queue.get_nowait())
+            try:
+                loop.run_until_complete(
+                    self._send_by_layer(batch) if settings.REDIS_URL else self._send_by_socket(batch)
+                )
+            except (OSError, RedisError) as exc:
+                # Nobody listens, or Redis is away: watchers find the events in the log.
+                self._writer = None
+                logger.debug("live news not delivered: %s", exc)
+
+    async def _send_by_layer(self, batch: list[dict[str, Any]]) -> None:
+        layer = get_channel_layer()
+        for message in batch:
+            await layer.group_send(group_name(message["stream"]), {"type": "stream.news", **message})
+
+    async def _send_by_socket(self, batch: list[dict[str, Any]]) -> None:
+        if self._writer is None or self._writer.is_closing():
+            _, self._writer = await asyncio.open_unix_connection(str(socket_path()))
+        self._writer.write(b"".join(json.dumps(message).encode() + b"\n" for message in batch))
+        await self._writer.drain()
+
+
+_publisher: _Publisher | None = None
+_lock = threading.Lock()
+
+
+def _publish(message: dict[str, Any]) -> None:
+    global _publisher
+    with _lock:
+        if _publisher is None or not _publisher.is_alive():  # also after a fork
+            _publisher = _Publisher()
+    _publisher.send(message)
+
+
+def publish(stream_id: uuid.UUID, rows: list[dict[str, Any]]) -> None:
+    """Tell watchers of events that are stored. `rows` as `events.wire` makes them."""
+    message: dict[str, Any] = {"stream": str(stream_id), "last": rows[-1]["seq"]}
+    if sum(len(str(row["data"])) for row in rows) < MAX_NEWS_BYTES:
+        message["events"] = rows
+    _publish(message)
+
+
+def publish_delta(stream_id: uuid.UUID, delta: dict[str, Any]) -> None:
+    """Pass on text of an open call: `{call, offset, text}` with `task` and `role`; never stored.
+
+    `offset` counts the characters of the call's text before this piece.
+    """
+    _publish({"stream": str(stream_id), "delta": delta})
+
+
+# --- Receiving, without Redis: the web process's socket ------------------------------------------
+
+
+async def serve_socket() -> asyncio.Server:
+    """Open this machine's live socket and hand what arrives to the in-memory channel layer."""
+    path = socket_path()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.unlink(missing_ok=True)
+
+    async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        layer = get_channel_layer()
+        try:
+            while line := await reader.readline():
+                message = json.loads(line)
+                await layer.group_send(group_name(message["stream"]), {"type": "stream.news", **message})
+        except (ValueError, ConnectionError) as exc:
+            logger.warning("live socket: %s", exc)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_unix_server(receive, path=str(path), limit=4 * MAX_NEWS_BYTES)
+    path.chmod(0o600)
+    return server
+
+
+# --- Watching -------------------------------------------------------------------------------------
+
+
+async def follow(
+    stream_id: uuid.UUID, after: int = 0, *, deltas: bool = True, poll_seconds: float = POLL_SECONDS
+) -> AsyncIterator[dict[str, Any]]:
+    """Everything that happens in a stream after `after`: first what is stored, then live, each event once.
+
+    Yields events as `events.wire` makes them, and `{"type": "llm.delta", "data": {call, offset,
+    text}, …}` without a `seq` while calls are open. Ends after the stream's last event. A watcher
+    that comes back passes the last `seq` it saw, and misses nothing. The log is looked at every
+    `poll_seconds` even without news; a command outside the web process, which hears none without
+    Redis, asks for a shorter time.
+    """
+    layer = get_channel_layer()
+    channel = await layer.new_channel()
+    await layer.group_add(group_name(stream_id), channel)
+    texts = _Texts(stream_id) if deltas else None
+    try:
+        ended = False
+        fresh: list[dict[str, Any]] | None = None  # None: read the log
+        while True:
+            if fresh is None:
+                while rows := await sync_to_async(events.read)(stream_id, after):
+                    for row in rows:
+                        yield row
+                        after, ended = row["seq"], row["type"] in events.LAST
+                if texts is not None and not ended and not texts.started:
+                    for delta in await texts.so_far():
+                        yield delta
+            else:
+                for row in fresh:
+                    yield row
+                    after, ended = row["seq"], row["type"] in events.LAST
+            if ended:
+                return
+            fresh = []
+            try:
+                news = await asyncio.wait_for(layer.receive(channel), poll_seconds)
+            except TimeoutError:
+                fresh = None
+                continue
+            if "delta" in news:
+                if texts is not None:
+                    for delta in await texts.add(news["delta"]):
+                        yield delta
+            elif news["last"] > after:
+                rows = [row for row in news.get("events", ()) if row["seq"] > after]
+                fresh = rows if rows and rows[0]["seq"] == after + 1 else None
+    finally:
+        await layer.group_discard(group_name(stream_id), channel)
+
+
+class _Texts:
+    """The text of the open calls as one watcher knows it, without holes: what was missed is read from the ledger."""
+
+    def __init__(self, stream_id: uuid.UUID) -> None:
+        self.stream_id = stream_id
+        self.known: dict[str, int] = {}  # call → characters passed on
+        self.started = False
+
+    async def so_far(self) -> list[dict[str, Any]]:
+        """The saved text of every open call of the execution."""
+        self.started = True
+        return [
+            _delta({"call": str(row.call_id), "offset": 0, "text": row.text, "task": row.task, "role": row.role})
+            for row in await sync_to_async(self._open)()
+            if self._advance(str(row.call_id), 0, row.text)
+        ]
+
+    async def add(self, delta: dict[str, Any]) -> list[dict[str, Any]]:
+        call, offset, text = delta["call"], delta["offset"], delta["text"]
+        have = self.known.get(call, 0)
+        if offset > have:
+            saved = next((row.text for row in await sync_to_async(self._open)() if str(row.call_id) == call), "")
+            if len(saved) < offset:
+                return []  # not saved yet: the next piece tries again
+            text, offset = saved[have:offset] + text, have
+        if not self._advance(call, offset, text):
+            return []
+        cut = max(0, have - offset)
+        return [_delta({**delta, "offset": offset + cut, "text": text[cut:]})]
+
+    def _advance(self, call: str, offset: int, text: str) -> bool:
+        end = offset + len(text)
+        if end <= self.known.get(call, 0):
+            return False
+        self.known[call] = end
+        return True
+
+    def _open(self) -> list[LLMCall]:
+        return list(LLMCall.objects.filter(execution_id=self.stream_id, status=LLMCall.Status.OPEN))
+
+
+def _delta(data: dict[str, Any]) -> dict[str, Any]:
+    """A delta in the shape of an event; `task` and `role` stand beside `data`, as in events."""
+    data = dict(data)
+    out: dict[str, Any] = {"type": events.DELTA}
+    for name in ("task", "role"):
+        if value := data.pop(name, ""):
+            out[name] = value
+    out["data"] = data
+    return out

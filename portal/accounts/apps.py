@@ -1,0 +1,8 @@
+from django.apps import AppConfig
+
+
+class AccountsConfig(AppConfig):
+    """Who may enter and what they may do."""
+
+    name = "portal.accounts"
+    label = "accounts"

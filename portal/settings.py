@@ -1,0 +1,243 @@
+"""Every setting, from the environment, with a safe default for one machine (README, Configuration).
+
+A wrong value stops the start with one line that names the variable (`portal.lib.env.ConfigError`).
+"""
+
+import logging
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import dj_database_url
+from django.utils.translation import gettext_lazy as _
+
+from portal.lib.env import ConfigError, Env, kept_secret
+
+env = Env()
+BASE_DIR = Path(__file__).resolve().parent.parent
+VERSION = "0.1.0"
+
+# --- Where things are ------------------------------------------------------------------------
+PORTAL_DATA_DIR = env.path("PORTAL_DATA_DIR", BASE_DIR / ".data")
+RUN_DIR = PORTAL_DATA_DIR / "run"  # sockets and locks of the processes of this machine
+RUNS_DIR = PORTAL_DATA_DIR / "runs"  # one folder an attempt
+MEDIA_ROOT = PORTAL_DATA_DIR / "files"
+PORTAL_HOST = env.text("PORTAL_HOST", "127.0.0.1")
+PORTAL_PORT = env.number("PORTAL_PORT", 8000, low=1, high=65535)
+PORTAL_URL = env.url("PORTAL_URL", f"http://localhost:{PORTAL_PORT}", schemes=("http", "https"))
+GATEWAY_PORT = env.number("PORTAL_GATEWAY_PORT", PORTAL_PORT + 1, low=1, high=65535)
+GATEWAY_URL = env.url("PORTAL_GATEWAY_URL", f"http://127.0.0.1:{GATEWAY_PORT}", schemes=("http", "https"))
+MODEL_PORT = env.number("PORTAL_MODEL_PORT", PORTAL_PORT + 2, low=1, high=65535)
+MODEL_URL = f"http://127.0.0.1:{MODEL_PORT}"
+
+# --- Safety ----------------------------------------------------------------------------------
+DEBUG = env.flag("DEBUG", False)
+_https = PORTAL_URL.startswith("https://")
+_portal = urlsplit(PORTAL_URL)
+ALLOWED_HOSTS = env.items("ALLOWED_HOSTS") or sorted(
+    {_portal.hostname or "", "localhost", "127.0.0.1", "[::1]", PORTAL_HOST} - {"0.0.0.0", "::"}  # noqa: S104
+)
+CSRF_TRUSTED_ORIGINS = [f"{_portal.scheme}://{_portal.netloc}"]
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
+SESSION_COOKIE_HTTPONLY = True
+SECURE_HSTS_SECONDS = 31536000 if _https else 0
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _https else None
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
+# --- Database: SQLite for one machine, PostgreSQL for teams ------------------------------------
+_database_url = env.url("DATABASE_URL", schemes=("sqlite", "postgres", "postgresql"))
+try:
+    _database = dj_database_url.parse(_database_url or f"sqlite:///{PORTAL_DATA_DIR / 'portal.sqlite3'}")
+except (ValueError, KeyError) as exc:
+    raise ConfigError(f"DATABASE_URL: {exc}") from exc
+PORTAL_PROCESS = env.text("PORTAL_PROCESS")
+if "sqlite" in _database["ENGINE"]:
+    # Django's deferred default answers "database is locked" at once with several writers.
+    _database["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 30,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA busy_timeout=30000;",
+    }
+    _database["CONN_MAX_AGE"] = 60
+elif PORTAL_PROCESS in {"web", "gateway", "runner"}:
+    # Threads come and go under ASGI: a bounded pool instead of a connection each.
+    _database["OPTIONS"] = {"pool": {"min_size": 1, "max_size": env.number("PORTAL_DB_POOL", 8, low=1), "timeout": 30}}
+else:
+    # The queue's workers fork, and a pool does not survive a fork.
+    _database["CONN_MAX_AGE"] = 60
+    _database["CONN_HEALTH_CHECKS"] = True
+DATABASES = {"default": _database}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Secrets -----------------------------------------------------------------------------------
+_one_machine = "sqlite" in _database["ENGINE"] or _database.get("HOST") in {"", "localhost", "127.0.0.1", "::1"}
+SECRET_KEY = env.text("SECRET_KEY")
+ENCRYPTION_KEYS = env.items("ENCRYPTION_KEYS")  # the first encrypts, all decrypt
+if not (SECRET_KEY and ENCRYPTION_KEYS) and not _one_machine:
+    _missing = "ENCRYPTION_KEYS" if SECRET_KEY else "SECRET_KEY"
+    raise ConfigError(f"{_missing}: needed when the database is on another machine; set one value for all machines")
+SECRET_KEY = SECRET_KEY or kept_secret(PORTAL_DATA_DIR / "secret_key")
+ENCRYPTION_KEYS = ENCRYPTION_KEYS or [kept_secret(PORTAL_DATA_DIR / "encryption_key")]
+
+# --- Channel layer, cache and queue: in this machine, or in Redis -------------------------------
+REDIS_URL = env.url("REDIS_URL", schemes=("redis", "rediss", "unix"))
+Q_CLUSTER = {
+    "name": "portal",
+    "workers": env.number("PORTAL_QUEUE_WORKERS", 2, low=1, high=32),
+    "timeout": 300,
+    "retry": 360,  # above the timeout: a task that still runs is not handed out again
+    "max_attempts": 3,
+    "save_limit": -1,  # keep failures only
+    "catch_up": False,
+    "label": "Queue",
+}
+if REDIS_URL:
+    CHANNEL_LAYERS = {
+        "default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}}
+    }
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+    Q_CLUSTER["redis"] = REDIS_URL
+else:
+    CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": 1000}}}
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    Q_CLUSTER.update(orm="default", poll=0.1)
+
+# --- Runs ----------------------------------------------------------------------------------------
+PORTAL_MAX_RUNS = env.number("PORTAL_MAX_RUNS", 4, low=1, high=1000)
+WORKER_NAME = env.text("PORTAL_WORKER_NAME", socket.gethostname())
+LEASE_SECONDS = env.number("PORTAL_LEASE_SECONDS", 60, low=5)
+EMBEDDED_MODEL = env.choice("EMBEDDED_MODEL", "qwen2.5-coder-1.5b", ("qwen2.5-coder-1.5b", "smollm2"))
+EMBEDDED_MODEL_PATH = env.text("EMBEDDED_MODEL_PATH")
+PORTAL_MODEL_DIR = env.path("PORTAL_MODEL_DIR", Path("~/.cache/agent-portal/models"))
+
+# --- The site ------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "template_partials",
+    "django_htmx",
+    "lucide",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "channels",
+    "django_q",
+    "portal.accounts",
+    "crews",
+    "executions",
+    "portal.site",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "portal.lib.middleware.OptionalTrailingSlash",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "portal.accounts.middleware.UserLocale",
+    "portal.accounts.middleware.DenyByDefault",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+ROOT_URLCONF = "portal.urls"
+ASGI_APPLICATION = "portal.asgi.application"
+APPEND_SLASH = False  # OptionalTrailingSlash answers both forms, without a redirect
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "portal.site.context.site",
+            ],
+        },
+    }
+]
+AUTH_USER_MODEL = "accounts.User"
+LOGIN_URL = "accounts:sign-in"
+LOGIN_REDIRECT_URL = "site:home"
+LOGOUT_REDIRECT_URL = "accounts:sign-in"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", _("English")), ("ko", _("Korean"))]
+LOCALE_PATHS = [BASE_DIR / "locale"]
+TIME_ZONE = env.text("TIME_ZONE", "UTC")
+USE_TZ = True
+
+STATIC_URL = "/static/"
+STATIC_ROOT = PORTAL_DATA_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+# The web process collects before it serves, so that names carry a hash and are cached for ever;
+# everything else (tests, chores) needs no collected files.
+_serves = PORTAL_PROCESS in {"web", "collectstatic"}
+WHITENOISE_USE_FINDERS = not _serves
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if _serves
+        else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
+}
+
+# --- The API -------------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework.authentication.SessionAuthentication",
+        "rest_framework.authentication.BasicAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["portal.accounts.api.DeclaredAccess"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser", "rest_framework.parsers.MultiPartParser"],
+    "DEFAULT_PAGINATION_CLASS": "portal.lib.pagination.CursorPages",
+    "DEFAULT_FILTER_BACKENDS": [
+        "django_filters.rest_framework.DjangoFilterBackend",
+        "rest_framework.filters.SearchFilter",
+        "rest_framework.filters.OrderingFilter",
+    ],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "portal.lib.problems.exception_handler",
+    "PAGE_SIZE": 50,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Agent Portal",
+    "VERSION": VERSION,
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "SCHEMA_PATH_PREFIX": "/api",
+}
+
+# --- Logs ----------------------------------------------------------------------------------------
+LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    "loggers": {"django.request": {"level": "ERROR"}, "httpx": {"level": "WARNING"}, "asyncio": {"level": "WARNING"}},
+}
+logging.captureWarnings(True)
+
+# litellm must not download its price list; crewai must not call home.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")

@@ -1,0 +1,13 @@
+"""Every address of the site. Patterns have no trailing slash; both forms are answered."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("", include("portal.site.urls")),
+    path("", include("portal.accounts.urls")),
+    path("", include("crews.urls")),
+    path("", include("executions.urls")),
+    path("api/", include("portal.site.api_urls")),
+    path("admin/", admin.site.urls),
+]

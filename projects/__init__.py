@@ -1,0 +1,1 @@
+"""What runs produce: projects worked through stages into versioned, reviewed deliverables."""
