@@ -1,0 +1,96 @@
+"""What all tests share: an environment of their own, services by marker, and the portal's real processes.
+
+The environment is set before Django reads its settings, which is why `DJANGO_SETTINGS_MODULE` stands
+here and not in pyproject.toml. What a test run may take from outside: `DATABASE_URL` and `REDIS_URL`
+(where the suite runs), `PORTAL_MODEL_DIR` (a cache), and `PORTAL_TEST_…`.
+"""
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import services
+
+if "portal.settings" in sys.modules:
+    raise RuntimeError("the settings were read before the tests could name a data folder: unset DJANGO_SETTINGS_MODULE")
+
+DROPPED = {"SECRET_KEY", "ENCRYPTION_KEYS", "DEBUG", "ALLOWED_HOSTS", "LOG_LEVEL", "EMBEDDED_MODEL", "TIME_ZONE"}
+for _name in list(os.environ):
+    if _name in DROPPED or (_name.startswith("PORTAL_") and not _name.startswith(("PORTAL_TEST_", "PORTAL_MODEL_DIR"))):
+        del os.environ[_name]
+DATA_DIR = Path(tempfile.mkdtemp(prefix="portal-tests-"))
+atexit.register(shutil.rmtree, DATA_DIR, ignore_errors=True)
+os.environ["PORTAL_DATA_DIR"] = str(DATA_DIR)
+os.environ["DJANGO_SETTINGS_MODULE"] = "portal.settings"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    from django.conf import settings
+
+    # Signing in is not what most tests are about; the real hasher takes half a second on purpose.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for service in services.FINDERS:
+        if item.get_closest_marker(service):
+            need(service)
+
+
+def need(service: str) -> None:
+    """Skip the test when `service` is missing here; fail it when `PORTAL_TEST_REQUIRE` names it."""
+    if reason := services.why_missing(service):
+        if services.required(service):
+            pytest.fail(f"{reason} (PORTAL_TEST_REQUIRE)", pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings() -> None:
+    """SQLite's test database is a file: one in memory is shared by neither threads nor processes as a real one is."""
+    from django.db import connection
+
+    if connection.vendor == "sqlite":
+        connection.settings_dict["TEST"]["NAME"] = str(DATA_DIR / "test.sqlite3")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server: the one the suite runs on, else a throw-away cluster."""
+    need("postgres")
+    if os.environ.get("DATABASE_URL", "").startswith("postgres"):
+        yield os.environ["DATABASE_URL"]
+        return
+    with services.postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """The URL of a Redis server: the one the suite runs on, else a throw-away one."""
+    need("redis")
+    if url := os.environ.get("REDIS_URL"):
+        yield url
+        return
+    with services.redis_url() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> Path:
+    """The browser that playwright drives."""
+    need("browser")
+    return services.chromium()
+
+
+@pytest.fixture(scope="session")
+def local_model_path() -> Path:
+    """The small local model's file."""
+    need("model")
+    return services.local_model()

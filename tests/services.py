@@ -1,0 +1,302 @@
+"""Services that tests need, found or started for the moment: PostgreSQL, Redis, Chromium, a local model.
+
+A test names what it needs by a marker (`@pytest.mark.postgres`); where that is missing the test is
+skipped by name. `PORTAL_TEST_REQUIRE=all` (or a comma list: `postgres,redis`) turns such a skip
+into a failure, so that nothing is skipped in silence where everything is installed.
+
+    python -m tests.services postgres redis -- python -m pytest
+
+starts throw-away servers, runs the command with `DATABASE_URL` and `REDIS_URL` set, and ends them.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import functools
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import redis
+
+from tests.deadlines import DEADLINE, wait_for
+
+
+class Missing(Exception):
+    """A service is not on this machine; the message says what to install."""
+
+
+def required(service: str) -> bool:
+    """Whether the absence of `service` is a failure here (`PORTAL_TEST_REQUIRE`)."""
+    names = {name.strip() for name in os.environ.get("PORTAL_TEST_REQUIRE", "").split(",")}
+    return bool(names & {"all", service})
+
+
+@functools.cache
+def why_missing(service: str) -> str:
+    """What is missing of `service`, in a sentence; empty when it is there."""
+    try:
+        FINDERS[service]()
+    except Missing as exc:
+        return str(exc)
+    return ""
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def die_with_parent(sign: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
+    """For `preexec_fn`: the child gets `sign` when the thread that started it ends, however that happens."""
+    prctl = ctypes.CDLL(None).prctl
+
+    def set_death_signal() -> None:
+        prctl(1, int(sign))  # PR_SET_PDEATHSIG
+
+    return set_death_signal
+
+
+# --- Finding ----------------------------------------------------------------------------------------
+
+
+def postgres_bin() -> Path:
+    """The folder of the newest PostgreSQL server's programs. Raises `Missing`."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
+    if found:
+        return found[-1].parent
+    if on_path := shutil.which("initdb"):
+        return Path(on_path).resolve().parent
+    raise Missing("PostgreSQL is missing: install Debian's package postgresql")
+
+
+def redis_server() -> Path:
+    if found := shutil.which("redis-server"):
+        return Path(found)
+    raise Missing("Redis is missing: install Debian's package redis-server")
+
+
+def chromium() -> Path:
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return Path(found)
+    raise Missing("Chromium is missing: install Debian's package chromium")
+
+
+def local_model() -> Path:
+    """The small local model's file: `PORTAL_TEST_MODEL_PATH`, or as `manage.py model pull` left it."""
+    if path := os.environ.get("PORTAL_TEST_MODEL_PATH"):
+        if Path(path).is_file():
+            return Path(path)
+        raise Missing(f"the model is missing: PORTAL_TEST_MODEL_PATH names no file ({path})")
+    folder = Path(os.environ.get("PORTAL_MODEL_DIR") or "~/.cache/agent-portal/models").expanduser()
+    if found := sorted(folder.glob("smollm2*.gguf")):
+        return found[-1]
+    raise Missing(f"the small model is missing in {folder}: run EMBEDDED_MODEL=smollm2 python manage.py model pull")
+
+
+FINDERS: dict[str, Callable[[], Path]] = {
+    "postgres": postgres_bin,
+    "redis": redis_server,
+    "browser": chromium,
+    "model": local_model,
+}
+
+
+# --- Starting ---------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[str]:
+    """The `postgres://` URL of a throw-away cluster of its own, without durability. Raises `Missing`.
+
+    PostgreSQL refuses to run as root: then it runs as user `postgres`, in a folder that user can reach.
+    """
+    programs = postgres_bin()
+    port = free_port()
+    with _folder("portal-pg-") as folder:
+        as_user: dict[str, str] = {}
+        if os.geteuid() == 0:
+            try:
+                account = pwd.getpwnam("postgres")
+            except KeyError as exc:
+                raise Missing("PostgreSQL cannot run as root, and there is no user postgres") from exc
+            os.chown(folder, account.pw_uid, account.pw_gid)
+            as_user = {"user": "postgres", "group": "postgres"}
+        env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+        made = subprocess.run(
+            [
+                programs / "initdb",
+                *("-D", folder / "data"),
+                *("-U", "portal"),
+                *("-A", "trust"),
+                *("-E", "UTF8"),
+                "--locale=C.UTF-8",
+                "--no-sync",
+            ],
+            **as_user,
+            extra_groups=[] if as_user else None,
+            env=env,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
+        if made.returncode:
+            raise AssertionError(f"initdb failed:\n{made.stdout}{made.stderr}")
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(port),
+            "unix_socket_directories": str(folder),
+            "fsync": "off",
+            "full_page_writes": "off",
+            "synchronous_commit": "off",
+            "max_connections": "200",
+        }
+        with (folder / "log").open("wb") as log:
+            server = subprocess.Popen(
+                [programs / "postgres", "-D", folder / "data", *(f"--{k}={v}" for k, v in options.items())],
+                **as_user,
+                extra_groups=[] if as_user else None,
+                env=env,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_parent(signal.SIGQUIT),
+            )
+        url = f"postgres://portal@127.0.0.1:{port}/postgres"
+
+        def answers() -> bool:
+            if server.poll() is not None:
+                raise AssertionError(f"PostgreSQL ended with {server.returncode}:\n{(folder / 'log').read_text()}")
+            try:
+                psycopg.connect(url, connect_timeout=5).close()
+            except psycopg.OperationalError:
+                return False
+            return True
+
+        try:
+            wait_for(answers, "PostgreSQL answers")
+            yield url
+        finally:
+            _end(server, signal.SIGQUIT)  # an immediate shutdown: the data is thrown away
+
+
+@contextlib.contextmanager
+def redis_url() -> Iterator[str]:
+    """The `redis://` URL of a throw-away server that keeps nothing. Raises `Missing`."""
+    program = redis_server()
+    port = free_port()
+    with _folder("portal-redis-") as folder:
+        with (folder / "log").open("wb") as log:
+            server = subprocess.Popen(
+                [
+                    program,
+                    *("--port", str(port)),
+                    *("--bind", "127.0.0.1"),
+                    *("--save", ""),
+                    *("--appendonly", "no"),
+                    *("--dir", folder),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_parent(),
+            )
+        url = f"redis://127.0.0.1:{port}/0"
+
+        def answers() -> bool:
+            if server.poll() is not None:
+                raise AssertionError(f"Redis ended with {server.returncode}:\n{(folder / 'log').read_text()}")
+            try:
+                with redis.Redis.from_url(url) as client:
+                    return bool(client.ping())
+            except redis.ConnectionError:
+                return False
+
+        try:
+            wait_for(answers, "Redis answers")
+            yield url
+        finally:
+            _end(server, signal.SIGTERM)
+
+
+def create_database(server_url: str, name: str) -> str:
+    """Make an empty database on a PostgreSQL server (the URL of any database of it); returns its URL."""
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+    return urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
+
+
+def drop_database(server_url: str, name: str) -> None:
+    """Remove a database, ending whoever is still connected to it."""
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(
+            psycopg.sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(psycopg.sql.Identifier(name))
+        )
+
+
+@contextlib.contextmanager
+def _folder(prefix: str) -> Iterator[Path]:
+    # pytest's own temporary folders are closed to other users, PostgreSQL's among them.
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_open_temporary_folder()))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open_temporary_folder() -> str:
+    """The temporary folder, or /tmp when other users cannot walk into the one that TMPDIR names."""
+    folder = Path(tempfile.gettempdir()).resolve()
+    is_open = all(path.stat().st_mode & 0o001 for path in (folder, *folder.parents))
+    return str(folder) if is_open else "/tmp"  # noqa: S108
+
+
+def _end(server: subprocess.Popen[bytes], sign: signal.Signals) -> None:
+    server.send_signal(sign)
+    try:
+        server.wait(DEADLINE)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+def main() -> int:
+    """Run a command beside throw-away servers; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.services", description=__doc__)
+    parser.add_argument("services", nargs="+", choices=["postgres", "redis"])
+    arguments, command = sys.argv[1:], []
+    if "--" in arguments:
+        cut = arguments.index("--")
+        arguments, command = arguments[:cut], arguments[cut + 1 :]
+    options = parser.parse_args(arguments)
+    if not command:
+        parser.error("name the command to run after --")
+    env = dict(os.environ)
+    try:
+        with contextlib.ExitStack() as running:
+            if "postgres" in options.services:
+                env["DATABASE_URL"] = running.enter_context(postgres())
+            if "redis" in options.services:
+                env["REDIS_URL"] = running.enter_context(redis_url())
+            return subprocess.run(command, env=env).returncode
+    except Missing as exc:
+        sys.exit(str(exc))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
