@@ -3,6 +3,7 @@
 A wrong value stops the start with one line that names the variable (`portal.lib.env.ConfigError`).
 """
 
+import hashlib
 import logging
 import os
 import socket
@@ -106,7 +107,9 @@ else:
 
 # --- Runs ----------------------------------------------------------------------------------------
 PORTAL_MAX_RUNS = env.number("PORTAL_MAX_RUNS", 4, low=1, high=1000)
-WORKER_NAME = env.text("PORTAL_WORKER_NAME", socket.gethostname())
+# One runner a data folder: two portals on one machine must not take each other's leases.
+_folder = hashlib.sha256(str(PORTAL_DATA_DIR).encode()).hexdigest()[:4]
+WORKER_NAME = env.text("PORTAL_WORKER_NAME", f"{socket.gethostname()}-{_folder}")
 LEASE_SECONDS = env.number("PORTAL_LEASE_SECONDS", 60, low=5)
 EMBEDDED_MODEL = env.choice("EMBEDDED_MODEL", "qwen2.5-coder-1.5b", ("qwen2.5-coder-1.5b", "smollm2"))
 EMBEDDED_MODEL_PATH = env.text("EMBEDDED_MODEL_PATH")
@@ -201,7 +204,7 @@ STORAGES = {
 # --- The API -------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "rest_framework.authentication.SessionAuthentication",
+        "portal.accounts.api.PortalSession",
         "rest_framework.authentication.BasicAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["portal.accounts.api.DeclaredAccess"],

@@ -194,6 +194,25 @@ class Execution(Guarded):
                 final_output=partial_output,
             )
 
+    def recover(self, *, reason: str) -> None:
+        """Its runner is gone: back into the queue for the next attempt, which begins after the last finished task.
+
+        `reason` is a sentence for people. After `max_attempts` it fails instead.
+        """
+        if self.stop_requested_at is not None:
+            self.stop()
+        elif self.attempt >= self.max_attempts:
+            self.fail(Failure(ErrorCode.WORKER_LOST, f"{reason} ({self.attempt}/{self.max_attempts})"))
+        else:
+            now = timezone.now()
+            with transaction.atomic():
+                data = {"reason": reason, "attempt": self.attempt}
+                self._move_to(Status.PENDING, "execution.recovered", data, lease_worker="", lease_until=None)
+                self.task_runs.filter(status=TaskRun.Status.RUNNING).update(
+                    status=TaskRun.Status.PENDING, started_at=None
+                )
+                self.attempts.filter(number=self.attempt, ended_at=None).update(ended_at=now, outcome=Status.FAILED)
+
     def _end(self, status: Status, event: str, data: dict[str, Any], **changes: Any) -> None:
         now = timezone.now()
         open_tasks = self.task_runs.filter(status=TaskRun.Status.RUNNING)

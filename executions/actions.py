@@ -1,0 +1,161 @@
+"""What people and programs do with runs. Pages, API, commands and schedules all call these."""
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from crews import validation
+from crews.models import Crew, LLMModel
+from executions import events
+from executions.models import EventStream, Execution, RoleModel, TaskRun
+from executions.snapshot import Snapshot, freeze
+from executions.tasks import ring_soon
+from portal.accounts.models import AccessList, User
+from portal.lib.problems import Conflict
+
+IDEMPOTENCY_KEPT = timedelta(hours=24)
+
+
+def inputs_folder(execution_id: uuid.UUID) -> Path:
+    """Where the files that a run was started with are kept: one folder an input."""
+    return Path(settings.MEDIA_ROOT) / "executions" / str(execution_id)
+
+
+def kickoff(
+    *,
+    crew: Crew,
+    inputs: Mapping[str, Any],
+    by: User,
+    model: LLMModel | None = None,
+    priority: int = 5,
+    budget_usd: Decimal | None = None,
+    trigger: str = Execution.Trigger.MANUAL,
+    idempotency_key: str = "",
+) -> Execution:
+    """Start a run: freeze the crew, queue the execution, and ring for a runner once it is stored.
+
+    `inputs` are raw values by field name; `model` takes every role's place; `priority` 1 to 9, 9
+    first. With an `idempotency_key` that this person used in the last 24 hours, the run of that
+    time comes back instead.
+
+    Raises `validation.CrewNotRunnable` and `validation.InvalidInputs`, which name what is wrong
+    before anything is stored, and `Conflict` when the key came with other values before.
+    """
+    request_hash = _hash(crew, inputs, model, priority, budget_usd) if idempotency_key else ""
+    if idempotency_key and (earlier := _earlier(by, idempotency_key, request_hash)):
+        return earlier
+    validation.require_runnable(crew, model=model)
+    cleaned = validation.clean_inputs(crew, inputs)
+    snapshot = freeze(crew, cleaned.values, model)
+    execution_id = uuid.uuid4()
+    folder = inputs_folder(execution_id)
+    for field, file in cleaned.files.items():
+        (folder / field).mkdir(parents=True)
+        (folder / field / file.name).write_bytes(file.content)
+    try:
+        with transaction.atomic():
+            execution = Execution.objects.create(
+                id=execution_id,
+                stream=EventStream.objects.create(id=execution_id),
+                access=AccessList.objects.create(owner=by),
+                crew=crew,
+                name=crew.name,
+                engine=crew.engine,
+                inputs=cleaned.values,
+                snapshot=snapshot.as_json(),
+                priority=priority,
+                trigger=trigger,
+                created_by=by,
+                idempotency_key=idempotency_key,
+                request_hash=request_hash,
+                budget_usd=budget_usd,
+                max_llm_calls=crew.max_llm_calls,
+            )
+            _lay_out(execution, snapshot)
+            queued = {"name": crew.name, "priority": priority, "trigger": trigger}
+            events.append(execution_id, [events.NewEvent("execution.queued", data=queued)])
+            transaction.on_commit(ring_soon)
+    except IntegrityError:
+        shutil.rmtree(folder, ignore_errors=True)
+        # The same key came twice at once: the other request won.
+        if idempotency_key and (earlier := _earlier(by, idempotency_key, request_hash)):
+            return earlier
+        raise
+    return execution
+
+
+def _lay_out(execution: Execution, snapshot: Snapshot) -> None:
+    roles = {role.key: role.name for role in snapshot.roles}
+    TaskRun.objects.bulk_create(
+        TaskRun(
+            execution=execution,
+            task=task["key"],
+            name=task["name"],
+            role=roles.get(task["agent"] or "", ""),
+            position=position,
+        )
+        for position, task in enumerate(snapshot.spec["tasks"])
+    )
+    RoleModel.objects.bulk_create(
+        RoleModel(execution=execution, key=role.key, role=role.name, llm_model=role.llm_model)
+        for role in snapshot.roles
+    )
+
+
+def _hash(crew: Crew, inputs: Mapping[str, Any], *rest: Any) -> str:
+    body = json.dumps([str(crew.pk), dict(inputs), *map(str, rest)], sort_keys=True, default=str)
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _earlier(by: User, key: str, request_hash: str) -> Execution | None:
+    """The run that this key started in the last 24 hours; an older key is free again."""
+    earlier = Execution.objects.filter(created_by=by, idempotency_key=key).first()
+    if earlier is None:
+        return None
+    if earlier.created_at < timezone.now() - IDEMPOTENCY_KEPT:
+        Execution.objects.filter(pk=earlier.pk).update(idempotency_key="")
+        return None
+    if earlier.request_hash != request_hash:
+        raise Conflict(
+            "This Idempotency-Key was used with other values.",
+            code="idempotency_conflict",
+            hint="Send the same body again, or choose a new key.",
+        )
+    return earlier
+
+
+def stop(*, execution: Execution, by: User) -> Execution:
+    """Ask for a stop; the runner obeys within a second. Asking again changes nothing.
+
+    Raises `InvalidTransition` when the execution has ended.
+    """
+    execution.request_stop(by=by)
+    ring_soon()
+    return execution
+
+
+def delete(*, execution: Execution) -> None:
+    """Delete a run and its content; what it used stays in the ledger.
+
+    Raises `Conflict` while it is active.
+    """
+    if execution.is_active:
+        raise Conflict("This run is still active.", code="run_active", hint="Stop it first, then delete it.")
+    execution_id, stream, access = execution.pk, execution.stream, execution.access
+    with transaction.atomic():
+        execution.delete()
+        stream.delete()
+        if not Execution.objects.filter(access=access).exists():
+            access.delete()
+    shutil.rmtree(inputs_folder(execution_id), ignore_errors=True)
+    shutil.rmtree(Path(settings.RUNS_DIR) / str(execution_id), ignore_errors=True)

@@ -1,0 +1,63 @@
+"""Runs over WebSockets: who may watch is settled here, what happens comes from `live.follow`."""
+
+import asyncio
+import contextlib
+import json
+import uuid
+from typing import Any
+from urllib.parse import parse_qs
+
+from asgiref.sync import sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.core.exceptions import PermissionDenied
+from django.http import Http404
+
+from executions import live
+from executions.models import Execution
+from portal.accounts.models import User
+from portal.accounts.permissions import Action, find
+
+DONE = 1000
+BAD_REQUEST, NOT_SIGNED_IN, FORBIDDEN, NOT_FOUND = 4400, 4401, 4403, 4404
+
+
+class ExecutionConsumer(AsyncWebsocketConsumer):
+    """One JSON event a frame: the history after `?after=`, then live, then close 1000.
+
+    A refusal accepts first, since a browser shows nothing but "failed" of a socket that was never
+    accepted, and closes with 4400, 4401, 4403 or 4404.
+    """
+
+    watching: asyncio.Task[None] | None = None
+
+    async def connect(self) -> None:
+        await self.accept()
+        route = self.scope["url_route"]["kwargs"]
+        after = parse_qs(self.scope["query_string"].decode()).get("after", ["0"])[0]
+        if not isinstance(self.scope["user"], User):
+            return await self.close(NOT_SIGNED_IN)
+        if not after.isdigit():
+            return await self.close(BAD_REQUEST)
+        try:
+            stream_id = await sync_to_async(self._stream)(route)
+        except PermissionDenied:
+            return await self.close(FORBIDDEN)
+        except Http404:
+            return await self.close(NOT_FOUND)
+        self.watching = asyncio.ensure_future(self._watch(stream_id, int(after)))
+        return None
+
+    def _stream(self, route: dict[str, Any]) -> uuid.UUID:
+        runs = Execution.objects.filter(crew_id=route["crew_id"]) if "crew_id" in route else Execution.objects.all()
+        return find(runs, self.scope["user"], Action.SEE, pk=route["exec_id"]).stream_id
+
+    async def _watch(self, stream_id: uuid.UUID, after: int) -> None:
+        async for event in live.follow(stream_id, after):
+            await self.send(json.dumps(event, ensure_ascii=False))
+        await self.close(DONE)
+
+    async def disconnect(self, code: int) -> None:
+        if self.watching is not None and self.watching is not asyncio.current_task():
+            self.watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.watching
