@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 from urllib.parse import parse_qs
 
-from asgiref.sync import sync_to_async
+from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.core.exceptions import PermissionDenied
 from django.http import Http404
@@ -39,7 +39,7 @@ class ExecutionConsumer(AsyncWebsocketConsumer):
         if not after.isdigit():
             return await self.close(BAD_REQUEST)
         try:
-            stream_id = await sync_to_async(self._stream)(route)
+            stream_id = await database_sync_to_async(self._stream, thread_sensitive=False)(route)
         except PermissionDenied:
             return await self.close(FORBIDDEN)
         except Http404:

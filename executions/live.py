@@ -16,10 +16,11 @@ import queue
 import threading
 import uuid
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from asgiref.sync import sync_to_async
+from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 from django.conf import settings
 from redis.exceptions import RedisError
@@ -33,6 +34,10 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 # News larger than this travels without its events; watchers read them from the log.
 MAX_NEWS_BYTES = 64_000
+
+
+# Watchers read side by side, and hold no connection while nothing happens.
+_in_thread = partial(database_sync_to_async, thread_sensitive=False)
 
 
 def socket_path() -> Path:
@@ -166,7 +171,7 @@ async def follow(
         fresh: list[dict[str, Any]] | None = None  # None: read the log
         while True:
             if fresh is None:
-                while rows := await sync_to_async(events.read)(stream_id, after):
+                while rows := await _in_thread(events.read)(stream_id, after):
                     for row in rows:
                         yield row
                         after, ended = row["seq"], row["type"] in events.LAST
@@ -209,7 +214,7 @@ class _Texts:
         self.started = True
         return [
             _delta({"call": str(row.call_id), "offset": 0, "text": row.text, "task": row.task, "role": row.role})
-            for row in await sync_to_async(self._open)()
+            for row in await _in_thread(self._open)()
             if self._advance(str(row.call_id), 0, row.text)
         ]
 
@@ -217,7 +222,7 @@ class _Texts:
         call, offset, text = delta["call"], delta["offset"], delta["text"]
         have = self.known.get(call, 0)
         if offset > have:
-            saved = next((row.text for row in await sync_to_async(self._open)() if str(row.call_id) == call), "")
+            saved = next((row.text for row in await _in_thread(self._open)() if str(row.call_id) == call), "")
             if len(saved) < offset:
                 return []  # not saved yet: the next piece tries again
             text, offset = saved[have:offset] + text, have
