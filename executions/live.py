@@ -91,7 +91,7 @@ class _Publisher:
     async def _send_by_socket(self, batch: list[dict[str, Any]]) -> None:
         if self._writer is None or self._writer.is_closing():
             _, self._writer = await asyncio.open_unix_connection(str(socket_path()))
-        self._writer.write(b"".join(json.dumps(message).encode() + b"\n" for message in batch))
+        self._writer.write(b"".join(json.dumps(message, ensure_ascii=False).encode() + b"\n" for message in batch))
         await self._writer.drain()
 
 
