@@ -3,6 +3,7 @@
 import uuid
 from decimal import Decimal
 
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
@@ -11,6 +12,23 @@ from django.utils.translation import gettext_lazy as _
 from portal.lib.crypto import EncryptedTextField
 
 EMBEDDED = "embedded"
+
+# Prefixes of litellm routes whose servers speak OpenAI's protocol: the rest of the route is the
+# name by which the server itself knows the model.
+_OPENAI_PREFIXES = frozenset(
+    {
+        "openai", "mistral", "deepseek", "deepinfra", "groq", "together_ai", "fireworks_ai", "openrouter", "xai",
+        "perplexity", "cerebras", "ollama", "ollama_chat", "hosted_vllm", "vllm", "lm_studio", "llamafile",
+        "huggingface",
+    }
+)  # fmt: skip
+
+
+def validate_route(route: str) -> None:
+    """A litellm route is `prefix/name`, without blanks."""
+    prefix, _slash, name = route.partition("/")
+    if not prefix or not name or any(character.isspace() for character in route):
+        raise ValidationError(_("Write it as litellm does, with the provider first: openai/gpt-4o"), code="bad_route")
 
 
 class LLMProvider(models.Model):
@@ -71,6 +89,7 @@ class LLMModel(models.Model):
     route = models.CharField(
         _("route"),
         max_length=200,
+        validators=[validate_route],
         help_text=_("As litellm writes it: openai/gpt-4o, anthropic/claude-3-haiku-20240307"),
     )
     context_window = models.PositiveIntegerField(_("context window, tokens"), default=8192)
@@ -127,6 +146,12 @@ class LLMModel(models.Model):
         if self.provider.needs_key and not self.provider.has_key:
             return str(_("Its provider has no API key yet."))
         return ""
+
+    @property
+    def upstream_name(self) -> str:
+        """The model's name in a request to a server that speaks OpenAI's protocol itself."""
+        prefix, _slash, name = self.route.partition("/")
+        return name if prefix in _OPENAI_PREFIXES and name else self.route
 
     @property
     def is_runnable(self) -> bool:

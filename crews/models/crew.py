@@ -2,14 +2,19 @@
 
 import uuid
 
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from crews import placeholders
+from crews.llm_config import validate_llm_config
 from crews.models.catalog import EMBEDDED, LLMModel
 from crews.models.tool import Tool
 from portal.accounts.models import AccessQuerySet, Guarded
+from portal.lib.problems import FieldError
 
 
 class Agent(Guarded):
@@ -26,6 +31,7 @@ class Agent(Guarded):
         _("LLM parameters"),
         default=dict,
         blank=True,
+        validators=[validate_llm_config],
         help_text=_("For example {“temperature”: 0.4, “max_tokens”: 600}"),
     )
     tools = models.ManyToManyField(Tool, blank=True, verbose_name=_("tools"))
@@ -44,6 +50,25 @@ class Agent(Guarded):
     def __str__(self) -> str:
         return self.role
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """The fields in which `{field_name}` stands for an input."""
+        return {"role": self.role, "goal": self.goal, "backstory": self.backstory}
+
+    def clean(self) -> None:
+        """No text may name an input that a crew of the same owner, in which the agent works, does not have.
+
+        Crews of other people that use a shared agent are not named here: they say so before a run.
+        """
+        super().clean()
+        if self._state.adding:
+            return
+        works_in = Q(members__agent=self) | Q(manager_agent=self)
+        crews = Crew.objects.filter(works_in, access__owner=self.access.owner_id).distinct().prefetch_related("inputs")
+        for crew in crews:
+            known = {field.field_name for field in crew.inputs.all()}
+            _raise(placeholders.unknown_names(self.texts, known, whose=crew.name))
+
 
 class Crew(Guarded):
     """Agents that work together on tasks."""
@@ -57,6 +82,9 @@ class Crew(Guarded):
         BASE = "base", _("Base")
         GENERATED = "generated", _("Generated")
         CREATOR = "creator", _("Creator")
+
+    class Engine(models.TextChoices):
+        CREWAI = "crewai", "CrewAI"
 
     class Status(models.TextChoices):
         ACTIVE = "active", _("Active")
@@ -73,7 +101,7 @@ class Crew(Guarded):
     manager_agent = models.ForeignKey(
         Agent, on_delete=models.PROTECT, null=True, blank=True, related_name="+", verbose_name=_("manager")
     )
-    engine = models.CharField(_("engine"), max_length=20, default="crewai")
+    engine = models.CharField(_("engine"), max_length=20, choices=Engine.choices, default=Engine.CREWAI)
     status = models.CharField(_("status"), max_length=10, choices=Status.choices, default=Status.ACTIVE)
     max_duration_seconds = models.PositiveIntegerField(
         _("time limit of a run, seconds"), default=3600, validators=[MinValueValidator(1)]
@@ -105,6 +133,20 @@ class Crew(Guarded):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """A crew with a manager names who manages, or at least the manager's model."""
+        super().clean()
+        if self.process == self.Process.HIERARCHICAL and not (self.manager_agent_id or self.manager_llm_model_id):
+            message = gettext("A crew that is led needs a manager: name an agent, or a model for the manager.")
+            raise ValidationError({"manager_agent": ValidationError(message, code="manager_missing")})
+        if self.task_timeout_seconds and self.max_duration_seconds < self.task_timeout_seconds:
+            message = gettext("A task cannot have more time than the whole run.")
+            raise ValidationError({"task_timeout_seconds": ValidationError(message, code="longer_than_run")})
+
+    def has_place_for(self, agent_id: uuid.UUID) -> bool:
+        """Whether tasks may be given to this agent: a member, or the manager."""
+        return self.manager_agent_id == agent_id or self.members.filter(agent=agent_id).exists()
 
 
 class CrewMember(models.Model):
@@ -140,6 +182,7 @@ class Task(models.Model):
     async_execution = models.BooleanField(_("runs beside the next one"), default=False)
     human_input = models.BooleanField(_("asks a person"), default=False)
     tools = models.ManyToManyField(Tool, blank=True, verbose_name=_("tools"))
+    status: str | None  # of its latest run, where `crews.extensions.with_statuses` has asked
 
     class Meta:
         ordering = ["execution_order", "name"]
@@ -147,6 +190,22 @@ class Task(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The fields in which `{field_name}` stands for an input."""
+        return {"description": self.description, "expected_output": self.expected_output}
+
+    def clean(self) -> None:
+        """Its agent is a member of the crew, and its texts name inputs that the crew has."""
+        super().clean()
+        if not self.crew_id:
+            return
+        if self.agent_id and not self.crew.has_place_for(self.agent_id):
+            message = gettext("“%(agent)s” is no member of this crew.") % {"agent": self.agent}
+            raise ValidationError({"agent": ValidationError(message, code="not_a_member")})
+        known = set(self.crew.inputs.values_list("field_name", flat=True))
+        _raise(placeholders.unknown_names(self.texts, known))
 
 
 class CrewInput(models.Model):
@@ -184,3 +243,60 @@ class CrewInput(models.Model):
 
     def __str__(self) -> str:
         return self.field_name
+
+    @property
+    def label(self) -> str:
+        """What a person reads beside the field."""
+        return self.field_label or self.field_name.replace("_", " ").capitalize()
+
+    def clean(self) -> None:
+        """A choice has options, a default is a value of the type, and a name that texts use stays."""
+        from crews.inputs import default_problem  # it imports this module
+
+        super().clean()
+        options = self.options
+        if not isinstance(options, list) or not all(isinstance(option, str) and option.strip() for option in options):
+            raise ValidationError({"options": ValidationError(gettext("Give a list of texts."), code="not_texts")})
+        if self.field_type == self.Type.SELECT and not options:
+            message = gettext("A choice needs at least one option.")
+            raise ValidationError({"options": ValidationError(message, code="required")})
+        if len(set(options)) < len(options):
+            message = gettext("Each option may stand here once.")
+            raise ValidationError({"options": ValidationError(message, code="repeated")})
+        if self.default and self.field_type == self.Type.FILE:
+            message = gettext("A file has no default.")
+            raise ValidationError({"default": ValidationError(message, code="invalid")})
+        if self.field_type in self.Type.values and (message := default_problem(self)):
+            raise ValidationError({"default": ValidationError(message, code="invalid")})
+        if not self._state.adding:
+            before = CrewInput.objects.only("field_name").filter(pk=self.pk).first()
+            if before and before.field_name != self.field_name and (users := before.used_in()):
+                message = gettext("{%(name)s} is still used in: %(where)s.") % {
+                    "name": before.field_name,
+                    "where": ", ".join(users),
+                }
+                raise ValidationError({"field_name": ValidationError(message, code="in_use")})
+
+    def used_in(self) -> list[str]:
+        """The names of the crew's tasks and agents whose texts use this input."""
+        crew = self.crew
+        users: list[Task | Agent] = [
+            *crew.tasks.all(),
+            *crew.agents.all(),
+            *([crew.manager_agent] if crew.manager_agent else []),
+        ]
+        return list(
+            dict.fromkeys(
+                str(user)
+                for user in users
+                if any(self.field_name in placeholders.names_in(text) for text in user.texts.values())
+            )
+        )
+
+
+def _raise(errors: list[FieldError]) -> None:
+    if errors:
+        found: dict[str, list[ValidationError]] = {}
+        for error in errors:
+            found.setdefault(error.field, []).append(ValidationError(error.detail, code=error.code))
+        raise ValidationError(found)
