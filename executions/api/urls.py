@@ -8,13 +8,16 @@ from executions.api import views
 router = SimpleRouter(trailing_slash=False)
 router.register("executions", views.ExecutionViewSet, basename="execution")
 
-_one = {"get": "retrieve", "delete": "destroy"}
 _crew = [
     path("kickoff", views.KickoffView.as_view(), name="crew-kickoff"),
     path("stop", views.CrewStopView.as_view(), name="crew-stop"),
     path("status", views.CrewStatusView.as_view(), name="crew-status"),
     path("result", views.CrewResultView.as_view(), name="crew-result"),
     path("executions", views.CrewExecutionViewSet.as_view({"get": "list"}), name="crew-executions"),
-    path("executions/<uuid:exec_id>", views.CrewExecutionViewSet.as_view(_one), name="crew-execution"),
+    path(
+        "executions/<uuid:exec_id>",
+        views.CrewExecutionViewSet.as_view({"get": "retrieve", "delete": "destroy"}),
+        name="crew-execution",
+    ),
 ]
 urlpatterns = [path("crews/<uuid:crew_id>/", include(_crew)), *router.urls]

@@ -24,6 +24,7 @@ from executions.models import Execution
 from executions.status import Status
 from portal.accounts.models import Role, User
 from portal.accounts.permissions import Action, find
+from portal.lib.pagination import CursorPages
 from portal.lib.problems import Problem
 
 EVENTS_PAGE = 1000
@@ -41,6 +42,10 @@ class EventStreamRenderer(BaseRenderer):
 
     def render(self, data: Any, *_: Any) -> bytes:
         return b"data: " + JSONRenderer().render(data) + b"\n\n"
+
+
+class NewestCallsFirst(CursorPages):
+    ordering = "-id"
 
 
 def person(request: Request) -> User:
@@ -114,19 +119,17 @@ class ExecutionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Generic
     def stream(self, request: Request, pk: str) -> StreamingHttpResponse:
         """The run as server-sent events: its history after `after`, then live, until its last event."""
         execution, after = self.found(Action.SEE), after_of(request)
-        response = StreamingHttpResponse(_sse(execution.stream_id, after), content_type="text/event-stream")
-        response.headers.update({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        return response
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        stream = _sse(execution.stream_id, after)
+        return StreamingHttpResponse(stream, content_type="text/event-stream", headers=headers)
 
     @extend_schema(responses=serializers.LLMCallSerializer(many=True))
     @action(detail=True, url_path="llm-calls", filter_backends=[])
     def llm_calls(self, request: Request, pk: str) -> Response:
         """Every request that the run made to a model, newest first."""
-        calls = self.found(Action.SEE).llm_calls.order_by("-id")
-        paginator = self.paginator
-        paginator.ordering = "-id"  # type: ignore[union-attr]
-        page = self.paginate_queryset(calls)
-        return self.get_paginated_response(serializers.LLMCallSerializer(page, many=True).data)
+        pages = NewestCallsFirst()
+        page = pages.paginate_queryset(self.found(Action.SEE).llm_calls.all(), request, view=self)
+        return pages.get_paginated_response(serializers.LLMCallSerializer(page or [], many=True).data)
 
 
 async def _sse(stream_id: uuid.UUID, after: int) -> AsyncIterator[bytes]:

@@ -335,6 +335,7 @@ class TaskRun(models.Model):
 
     class Meta:
         ordering = ["position", "id"]
+        indexes = [models.Index(fields=["task", "id"])]
         constraints = [models.UniqueConstraint(fields=["execution", "task"], name="one_task_run_a_task")]
 
     def __str__(self) -> str:

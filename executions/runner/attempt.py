@@ -99,6 +99,13 @@ class Run:
             return Failure(ErrorCode.ENGINE_MISSING), None
         if engine is None:
             return None, None
+        try:
+            return await self._attend(engine, intake)
+        finally:
+            engine.close()
+
+    async def _attend(self, engine: client.EngineRun, intake: Intake) -> tuple[Failure | None, Line | None]:
+        """Store what the engine writes until it ends or must end; then why it failed, and its closing line."""
         closing: Line | None = None
         failure: Failure | None = None
         try:

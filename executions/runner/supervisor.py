@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import uuid
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +24,7 @@ from executions.models import Execution, Worker
 from executions.runner.attempt import Run
 from executions.runner.intake import BadLine, Intake, LeaseLost
 from executions.status import Status
-from executions.tasks import HEARTBEAT, runner_socket
+from executions.tasks import runner_socket
 from portal.lib.dbthreads import DatabaseThreads
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,6 @@ class Supervisor:
         self.lease = timedelta(seconds=settings.LEASE_SECONDS)
         self.db = DatabaseThreads(4, name="runner")
         self.runs: dict[Run, asyncio.Task[None]] = {}
-        self.last_heartbeat = timezone.now()  # of the queue, heard through a ring
         self._wake = asyncio.Event()
         self._finished = asyncio.Event()
         self._isolation = ""
@@ -97,9 +97,7 @@ class Supervisor:
 
     def _rang(self, doorbell: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
-            while True:
-                if doorbell.recv(64) == HEARTBEAT:
-                    self.last_heartbeat = timezone.now()
+            while doorbell.recv(64):
                 self._wake.set()
 
     # --- Claiming ----------------------------------------------------------------------------
@@ -155,7 +153,7 @@ class Supervisor:
             if run.execution.pk in asked:
                 run.stop()
 
-    def _stops(self) -> set[object]:
+    def _stops(self) -> set[uuid.UUID]:
         mine = [run.execution.pk for run in list(self.runs)]
         return set(Execution.objects.filter(pk__in=mine).exclude(stop_requested_at=None).values_list("pk", flat=True))
 
@@ -176,8 +174,8 @@ class Supervisor:
                 continue
         return ""
 
-    def _renew(self) -> set[object]:
-        kept = set()
+    def _renew(self) -> set[uuid.UUID]:
+        kept: set[uuid.UUID] = set()
         for run in list(self.runs):
             execution = run.execution
             if execution.renew_lease(self.lease) or execution.status != Status.RUNNING:
