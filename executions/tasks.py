@@ -13,6 +13,8 @@ from portal.lib.processes import tell
 
 logger = logging.getLogger(__name__)
 
+HEARTBEAT = b"heartbeat"  # to the runner: no work, but the queue is alive
+
 
 def runner_socket() -> Path:
     """Where the runner of this machine hears rings: a Unix datagram socket, any datagram means *there may be work*."""
@@ -30,7 +32,8 @@ def ring() -> None:
 
 
 def heartbeat() -> None:
-    """Queue task that does nothing: that it is carried out is the cluster's sign of life."""
+    """Queue task without work: that it is carried out is the cluster's sign of life."""
+    tell(runner_socket(), HEARTBEAT)
 
 
 def ring_soon() -> None:

@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -13,7 +12,7 @@ from django.utils.translation import gettext as _
 from crews.embedded import fetch, files
 from crews.embedded.files import Found, ModelUnavailable
 from crews.models.catalog import EMBEDDED
-from portal.lib.processes import RunLock, holder, is_free
+from portal.lib.processes import RunLock, holder, is_free, lock_file
 
 HOST = "127.0.0.1"
 SLOTS = 2  # requests at once
@@ -23,11 +22,6 @@ NICENESS = 10
 
 # How far the model process is, as its lock says.
 FETCHING, LOADING, READY = "fetching", "loading", "ready"
-
-
-def lock_path() -> Path:
-    """Held by the model process of this data folder."""
-    return Path(settings.RUN_DIR) / "model.lock"
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class Serving:
 
 def serving() -> Serving | None:
     """The model process of this data folder, or None when there is none."""
-    facts = holder(lock_path())
+    facts = holder(lock_file("model"))
     if facts is None:
         return None
     return Serving(**{name: facts[name] for name in Serving.__dataclass_fields__ if name in facts} | _missing(facts))
@@ -111,7 +105,7 @@ def run(report: fetch.Report) -> None:
     Raises `ModelUnavailable`, and `AlreadyRunning` when this data folder has a model process.
     """
     os.nice(NICENESS)
-    with RunLock(lock_path()).acquire(port=settings.MODEL_PORT, state=FETCHING) as lock:
+    with RunLock(lock_file("model")).acquire(port=settings.MODEL_PORT, state=FETCHING) as lock:
         found = fetch.ensure(_Noted(lock, report))
         lock.update(state=LOADING, model=found.spec.key)
         server = _start(found)

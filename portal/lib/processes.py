@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import psutil
+from django.conf import settings
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,11 @@ def terminate(process: "subprocess.Popen[bytes]", grace_seconds: float = 10) -> 
 
 
 # --- Locks: who runs -------------------------------------------------------------------------------
+
+
+def lock_file(name: str) -> Path:
+    """The lock of this data folder's process `name`: `up`, `web`, `gateway`, `worker`, `model`."""
+    return Path(settings.RUN_DIR) / f"{name}.lock"
 
 
 class AlreadyRunning(Exception):

@@ -5,10 +5,13 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from django.conf import settings
 
 from portal.lib.processes import dying_with_me, kill_group
 
@@ -16,6 +19,11 @@ logger = logging.getLogger(__name__)
 
 # A part that lived this long was healthy: its next death is restarted quickly again.
 HEALTHY_SECONDS = 60.0
+
+
+def manage(*arguments: str) -> list[str]:
+    """The command line of `manage.py` with these arguments, in this interpreter."""
+    return [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), *arguments]
 
 
 @dataclass(frozen=True)
