@@ -1,0 +1,261 @@
+"""The crewai engine: carries a RunSpec with CrewAI.
+
+The bargain: every model and tool call goes to the gateway, CrewAI keeps nothing and calls nobody
+else, and what goes wrong leaves here as `Failed` with a sentence for people. The pinned version is
+needed for three internal names: `add_stream_sink`, `Crew._execute_tasks` and the switch of the rate
+limit retries; `tests/unit/engines/test_crewai_contract.py` holds them.
+"""
+
+import logging
+from typing import Any
+
+from crewai import Agent, Crew, Process, Task
+from crewai.crews.utils import prepare_task_execution
+from crewai.events import crewai_event_bus
+from crewai.events.stream_context import add_stream_sink
+from crewai.llms.retry import _active_llm_rate_limit_retry
+from crewai.tasks.task_output import TaskOutput
+from crewai.utilities.i18n import I18N_DEFAULT
+from openai import APIConnectionError, APIStatusError
+from pydantic import PrivateAttr
+
+from executions.engines.crewai import schedule
+from executions.engines.crewai.events import EventSink
+from executions.engines.crewai.llm import GatewayClient, RoleLLM
+from executions.engines.crewai.tools import GatewayTool, function_name
+from executions.engines.output import Failed, Output
+from executions.engines.protocol import MANAGER_KEY, AgentSpec, RunSpec, TaskSpec
+
+logging.getLogger("crewai").setLevel(logging.ERROR)
+
+_MANAGER_ITERATIONS = 15
+
+
+def run(spec: RunSpec, output: Output) -> str:
+    """Carry a run to its end; returns its result, the output of the last task. Raises Failed."""
+    _active_llm_rate_limit_retry.set(True)  # "a retry is under way already": the gateway does that
+    client = GatewayClient(spec["gateway"])
+    sink = EventSink(output, client, {task["key"]: task for task in spec["tasks"]})
+    crew = Cast(spec, client, sink).crew()
+    # CrewAI's own listeners (console, traces) cost a quarter of its time and start a pool of threads.
+    crewai_event_bus._sync_handlers.clear()
+    crewai_event_bus._async_handlers.clear()
+    add_stream_sink(sink)
+    try:
+        return str(crew.kickoff().raw)
+    except Failed:
+        raise
+    except SystemExit as exc:  # how CrewAI says that a text is longer than the model can read
+        raise Failed(str(exc) or "The text was longer than the model can read.") from exc
+    except Exception as exc:
+        raise _explained(exc) from exc
+
+
+class PortalTask(Task):
+    """A task that may be finished already: then its recorded output is given instead of doing it."""
+
+    _recorded: str | None = PrivateAttr(None)
+
+    def execute_sync(self, agent: Any = None, context: str | None = None, tools: Any = None) -> TaskOutput:
+        if self._recorded is None:
+            return super().execute_sync(agent, context, tools)
+        self.output = TaskOutput(
+            name=self.name,
+            description=self.description,
+            expected_output=self.expected_output,
+            raw=self._recorded,
+            agent=self.agent.role if self.agent else "",
+        )
+        return self.output
+
+
+class PortalCrew(Crew):
+    """A crew whose tasks start when `schedule` says so."""
+
+    _spec: RunSpec = PrivateAttr()
+    _cast: "Cast" = PrivateAttr()
+
+    def _execute_tasks(self, tasks: list[Task], start_index: int | None = 0, was_replayed: bool = False) -> Any:
+        specs = {task["key"]: task for task in self._spec["tasks"]}
+        order = list(specs)
+        by_key = dict(zip(order, tasks, strict=True))
+
+        def execute(key: str) -> Any:
+            task = by_key[key]
+            prepared, _, _ = prepare_task_execution(self, task, order.index(key), None, [], None)
+            return task.execute_sync(
+                agent=prepared.agent, context=self._context(specs[key], by_key), tools=prepared.tools
+            )
+
+        outputs = schedule.run(order, schedule.needs(self._spec), execute)
+        return self._create_crew_output([outputs[key] for key in order])
+
+    def _context(self, task: TaskSpec, by_key: dict[str, Task]) -> str:
+        """The outputs that a task is given, in the order of the tasks: what it asks for, or CrewAI's default."""
+        order = list(by_key)
+        if task["context"]:
+            taken = sorted(task["context"], key=order.index)
+        elif self._spec["process"] == "parallel":
+            taken = []
+        else:
+            taken = order[: order.index(task["key"])]
+            if task["async_execution"] and self._spec["process"] == "sequential":
+                synchronous = {other["key"] for other in self._spec["tasks"] if not other["async_execution"]}
+                taken = [key for key in taken if key in synchronous][-1:]
+        return self._get_context(
+            PortalTask.model_construct(context=[by_key[key] for key in taken]), [by_key[key].output for key in taken]
+        )
+
+    def _add_delegation_tools(self, task: Task, tools: Any) -> Any:
+        # Coworkers of this task's own: one agent cannot work for two tasks at a time.
+        coworkers = self._cast.coworkers(task.agent, self)
+        return self._inject_delegation_tools(tools or [], task.agent, coworkers) if coworkers else tools
+
+
+class Cast:
+    """Makes a run's agents, tasks and crew from its spec."""
+
+    def __init__(self, spec: RunSpec, client: GatewayClient, sink: EventSink) -> None:
+        self._spec = spec
+        self._client = client
+        self._sink = sink
+        self._agents = {agent["key"]: agent for agent in spec["agents"]}
+        self._tools = {tool["name"]: tool for tool in spec["tools"]}
+        self._keys: dict[int, str] = {}  # agent's key by the id() of its object
+        self._llms: dict[str, RoleLLM] = {}
+
+    def crew(self) -> PortalCrew:
+        spec = self._spec
+        hierarchical = spec["process"] == "hierarchical"
+        agents = (
+            [self.agent(agent) for agent in spec["agents"] if agent["key"] != spec["manager"]] if hierarchical else []
+        )
+        tasks: dict[str, PortalTask] = {}
+        for task in spec["tasks"]:
+            tasks[task["key"]] = self._task(task, agents)
+        crew = PortalCrew(
+            name=spec["name"],
+            agents=agents if hierarchical else [task.agent for task in tasks.values()],
+            tasks=list(tasks.values()),
+            process=Process.hierarchical if hierarchical else Process.sequential,
+            manager_agent=self._manager() if hierarchical else None,
+            verbose=False,
+        )
+        crew._spec = spec
+        crew._cast = self
+        crew._task_output_handler = _Nowhere()
+        return crew
+
+    def agent(self, agent: AgentSpec, *, is_manager: bool = False) -> Agent:
+        made = Agent(
+            role=agent["role"],
+            goal=agent["goal"],
+            backstory=agent["backstory"],
+            llm=self._llm(agent),
+            tools=[] if is_manager else self._tools_for(agent["tools"], agent["key"]),
+            allow_delegation=is_manager or agent["allow_delegation"],
+            max_iter=agent["max_iterations"],
+            max_retry_limit=0,
+            respect_context_window=False,
+            verbose=False,
+        )
+        self._keys[id(made)] = agent["key"]
+        return made
+
+    def coworkers(self, of: Agent, crew: PortalCrew) -> list[Agent]:
+        """New agents like all the others of the crew, for one task to delegate to."""
+        found = []
+        for agent in self._spec["agents"]:
+            if agent["key"] != self._keys.get(id(of)):
+                made = self.agent(agent)
+                made.crew = crew
+                found.append(made)
+        return found
+
+    def _task(self, task: TaskSpec, crew_agents: list[Agent]) -> PortalTask:
+        if task["human_input"]:
+            raise Failed(f"The task “{task['name']}” asks for a person's approval, which this engine cannot do yet.")
+        key = task["agent"]
+        if key is None:
+            agent = None
+        elif self._spec["process"] == "hierarchical":
+            agent = next((found for found in crew_agents if self._keys[id(found)] == key), None)
+        else:
+            agent = self.agent(self._agents[key])
+        own = self._tools_for(task["tools"], key or MANAGER_KEY)
+        made = PortalTask(
+            name=task["name"],
+            description=task["description"],
+            expected_output=task["expected_output"],
+            agent=agent,
+            tools=[*own, *(agent.tools or [] if agent and own else [])],
+        )
+        made._recorded = self._spec["finished"].get(task["key"])
+        self._client.task_keys[str(made.id)] = task["key"]
+        return made
+
+    def _manager(self) -> Agent:
+        key = self._spec["manager"]
+        if key is not None:
+            return self.agent(self._agents[key], is_manager=True)
+        texts = {
+            name: I18N_DEFAULT.retrieve("hierarchical_manager_agent", name) for name in ("role", "goal", "backstory")
+        }
+        return self.agent(
+            AgentSpec(
+                key=MANAGER_KEY,
+                role=texts["role"],
+                goal=texts["goal"],
+                backstory=texts["backstory"],
+                llm={},
+                tools=[],
+                allow_delegation=True,
+                max_iterations=_MANAGER_ITERATIONS,
+            ),
+            is_manager=True,
+        )
+
+    def _llm(self, agent: AgentSpec) -> RoleLLM:
+        if agent["key"] not in self._llms:
+            self._llms[agent["key"]] = RoleLLM(
+                self._client,
+                agent["key"],
+                agent["llm"],
+                {function_name(tool): tool["parameters"] for tool in self._spec["tools"]},
+                lambda text: self._sink.thought(agent["role"], text),
+            )
+        return self._llms[agent["key"]]
+
+    def _tools_for(self, names: list[str], role: str) -> list[GatewayTool]:
+        return [GatewayTool(self._client, self._tools[name], role) for name in names]
+
+
+class _Nowhere:
+    """Takes the place of CrewAI's log of task outputs: a file shared by all runs, 23 ms a task."""
+
+    def reset(self) -> None: ...
+
+    def update(self, *_: Any, **__: Any) -> None: ...
+
+    def add(self, *_: Any, **__: Any) -> None: ...
+
+    def load(self) -> list[Any]:
+        return []
+
+
+def _explained(error: BaseException) -> Failed:
+    """The sentence inside a failure of CrewAI's, which wraps what the gateway said."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, Failed):
+            return cause
+        if isinstance(cause, APIStatusError):
+            body = cause.body
+            message = body.get("message") if isinstance(body, dict) else None
+            return Failed(str(message or cause.message))
+        if isinstance(cause, APIConnectionError):
+            return Failed("The gateway could not be reached, or broke off its answer.")
+        cause = cause.__cause__ or cause.__context__
+    if "None or empty" in str(error):
+        return Failed("The model gave an empty answer.", reason="bad_output")
+    return Failed(str(error) or type(error).__name__)

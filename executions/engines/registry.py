@@ -1,0 +1,45 @@
+"""The engines: which frameworks carry runs, where their adapters are, and whether this machine has them.
+
+Adding one: a folder beside this file with an `adapter.py` whose `run(spec, output) -> str` carries a
+`RunSpec` (`protocol`) and a `preload.txt` (`preload`), and a line here.
+"""
+
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One framework.
+
+    `module` is the adapter, imported by the engine host alone; `distribution` the package whose
+    presence and version are asked without importing it; `runs_programs` whether a run may start
+    other programs.
+    """
+
+    key: str
+    label: str
+    module: str
+    distribution: str
+    runs_programs: bool = False
+
+    @property
+    def interpreter(self) -> str:
+        """The Python that has the framework."""
+        return sys.executable
+
+    def version(self) -> str | None:
+        """The framework's version on this machine; None where it is not installed."""
+        try:
+            return metadata.version(self.distribution)
+        except metadata.PackageNotFoundError:
+            return None
+
+    def is_installed(self) -> bool:
+        return self.version() is not None
+
+
+ENGINES: dict[str, Engine] = {
+    "crewai": Engine(key="crewai", label="CrewAI", module="executions.engines.crewai.adapter", distribution="crewai"),
+}
