@@ -111,6 +111,15 @@ PORTAL_MAX_RUNS = env.number("PORTAL_MAX_RUNS", 4, low=1, high=1000)
 _folder = hashlib.sha256(str(PORTAL_DATA_DIR).encode()).hexdigest()[:4]
 WORKER_NAME = env.text("PORTAL_WORKER_NAME", f"{socket.gethostname()}-{_folder}")
 LEASE_SECONDS = env.number("PORTAL_LEASE_SECONDS", 60, low=5)
+# Requests to models, in seconds. A small machine under load reads a long prompt for minutes.
+LLM_CONNECT_TIMEOUT = env.number("LLM_CONNECT_TIMEOUT", 10, low=1)
+LLM_FIRST_TOKEN_TIMEOUT = env.number("LLM_FIRST_TOKEN_TIMEOUT", 300, low=1)
+LLM_NEXT_TOKEN_TIMEOUT = env.number("LLM_NEXT_TOKEN_TIMEOUT", 180, low=1)
+LLM_TOTAL_TIMEOUT = env.number("LLM_TOTAL_TIMEOUT", 1200, low=1)
+LLM_MAX_TRIES = env.number("LLM_MAX_TRIES", 3, low=1, high=20)  # of one model, before its fallbacks
+LLM_RETRY_MILLISECONDS = env.number("LLM_RETRY_MILLISECONDS", 500)  # before the second try; doubles each time
+LLM_RETRY_MAX_WAIT = env.number("LLM_RETRY_MAX_WAIT", 30)  # who asks for a longer pause is not tried again
+TOOL_TIMEOUT = env.number("TOOL_TIMEOUT", 30, low=1)
 EMBEDDED_MODEL = env.choice("EMBEDDED_MODEL", "qwen2.5-coder-1.5b", ("qwen2.5-coder-1.5b", "smollm2"))
 EMBEDDED_MODEL_PATH = env.text("EMBEDDED_MODEL_PATH")
 PORTAL_MODEL_DIR = env.path("PORTAL_MODEL_DIR", Path("~/.cache/agent-portal/models"))
@@ -214,11 +223,10 @@ REST_FRAMEWORK = {
     "DEFAULT_FILTER_BACKENDS": [
         "django_filters.rest_framework.DjangoFilterBackend",
         "rest_framework.filters.SearchFilter",
-        "rest_framework.filters.OrderingFilter",
+        "portal.lib.pagination.Ordering",
     ],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "portal.lib.schema.Schema",
     "EXCEPTION_HANDLER": "portal.lib.problems.exception_handler",
-    "PAGE_SIZE": 50,
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Agent Portal",
@@ -238,7 +246,12 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
-    "loggers": {"django.request": {"level": "ERROR"}, "httpx": {"level": "WARNING"}, "asyncio": {"level": "WARNING"}},
+    "loggers": {
+        "django.request": {"level": "ERROR"},
+        "httpx": {"level": "WARNING"},
+        "django-q": {"level": "WARNING"},
+        "asyncio": {"level": "WARNING"},
+    },
 }
 logging.captureWarnings(True)
 

@@ -1,9 +1,7 @@
 """`manage.py queue`: the django-q2 cluster, whose forks die with it. `worker` starts it."""
 
-import logging
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django_q.cluster import Cluster
 from django_q.signals import post_execute_in_worker, pre_execute
@@ -20,9 +18,6 @@ class Command(BaseCommand):
         forks_die_with_parent()
         pre_execute.connect(tell_worker_at_work, weak=False)
         post_execute_in_worker.connect(tell_worker_done, weak=False)
-        talk = logging.getLogger("django-q")
-        talk.handlers.clear()
-        talk.setLevel(logging.DEBUG if settings.LOG_LEVEL == "DEBUG" else logging.WARNING)
         cluster = Cluster()
         cluster.start()
         sentinel = cluster.sentinel
