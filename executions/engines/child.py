@@ -8,6 +8,7 @@ import random
 import secrets
 import signal
 import sys
+import tempfile
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,7 @@ def _prepare(start: Start, tier: isolation.Tier) -> None:
     home = str(start.work)
     os.environ.update({"HOME": home, "TMPDIR": home, "CREWAI_STORAGE_DIR": home, MARKER: start.run})
     os.chdir(start.work)
+    tempfile.tempdir = None  # the host's, remembered
     random.seed(secrets.randbits(128))  # or every run would draw the host's numbers
     numpy = sys.modules.get("numpy")
     if numpy is not None:

@@ -189,7 +189,7 @@ class Host:
 
 
 def warm_up(engine: Engine) -> ModuleType:
-    """Import the adapter, its framework, and the modules that a run would import late.
+    """Import the adapter, its framework, and the modules that a run would import late, and let it prepare.
 
     Raises RuntimeError when that left a thread behind: the host could not be forked safely.
     """
@@ -200,6 +200,7 @@ def warm_up(engine: Engine) -> ModuleType:
             importlib.import_module(name)
         except ImportError:  # another version of something beneath: the run imports what it finds
             continue
+    adapter.prepare()
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1 or threading.active_count() != 1:
         raise RuntimeError(f"importing {engine.module} left {threads} threads")

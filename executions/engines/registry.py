@@ -1,7 +1,8 @@
 """The engines: which frameworks carry runs, where their adapters are, and whether this machine has them.
 
-Adding one: a folder beside this file with an `adapter.py` whose `run(spec, output) -> str` carries a
-`RunSpec` (`protocol`) and a `preload.txt` (`preload`), and a line here.
+Adding one: a folder beside this file with an `adapter.py`, a `preload.txt` (made by `rehearsal`), and a
+line here. An adapter has `run(spec: RunSpec, output: Output) -> str`, which carries a run and may raise
+`output.Failed`, and `prepare()`, which the host calls once before it forks any run.
 """
 
 import sys

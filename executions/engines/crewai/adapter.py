@@ -7,17 +7,20 @@ limit retries; `tests/unit/engines/test_crewai_contract.py` holds them.
 """
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from crewai import Agent, Crew, Process, Task
+from crewai.agents.agent_executor import AgentExecutor, AgentExecutorState
 from crewai.crews.utils import prepare_task_execution
 from crewai.events import crewai_event_bus
 from crewai.events.stream_context import add_stream_sink
+from crewai.flow.runtime import FlowState
 from crewai.llms.retry import _active_llm_rate_limit_retry
 from crewai.tasks.task_output import TaskOutput
 from crewai.utilities.i18n import I18N_DEFAULT
 from openai import APIConnectionError, APIStatusError
-from pydantic import PrivateAttr
+from pydantic import BaseModel, PrivateAttr
 
 from executions.engines.crewai import schedule
 from executions.engines.crewai.events import EventSink
@@ -29,6 +32,19 @@ from executions.engines.protocol import MANAGER_KEY, AgentSpec, RunSpec, TaskSpe
 logging.getLogger("crewai").setLevel(logging.ERROR)
 
 _MANAGER_ITERATIONS = 15
+
+
+def prepare() -> None:
+    """Do once, in the host, what CrewAI would do again in every run. Builds no crew and emits nothing."""
+    for model in _subclasses(BaseModel):
+        if model.__module__.startswith(("crewai.", "executions.", "openai.types.chat.")):
+            model.model_rebuild(raise_errors=False)  # does nothing where it is built
+
+    # CrewAI would make this class for each agent, in 10 ms.
+    class State(FlowState, AgentExecutorState):
+        pass
+
+    AgentExecutor._initial_state_t = State
 
 
 def run(spec: RunSpec, output: Output) -> str:
@@ -69,11 +85,25 @@ class PortalTask(Task):
         return self.output
 
 
+class _Nowhere:
+    """Takes the place of CrewAI's log of task outputs: a file shared by all runs, 23 ms a task."""
+
+    def reset(self) -> None: ...
+
+    def update(self, *_: Any, **__: Any) -> None: ...
+
+    def add(self, *_: Any, **__: Any) -> None: ...
+
+    def load(self) -> list[Any]:
+        return []
+
+
 class PortalCrew(Crew):
     """A crew whose tasks start when `schedule` says so."""
 
     _spec: RunSpec = PrivateAttr()
     _cast: "Cast" = PrivateAttr()
+    _task_output_handler: Any = PrivateAttr(default_factory=_Nowhere)
 
     def _execute_tasks(self, tasks: list[Task], start_index: int | None = 0, was_replayed: bool = False) -> Any:
         specs = {task["key"]: task for task in self._spec["tasks"]}
@@ -143,7 +173,6 @@ class Cast:
         )
         crew._spec = spec
         crew._cast = self
-        crew._task_output_handler = _Nowhere()
         return crew
 
     def agent(self, agent: AgentSpec, *, is_manager: bool = False) -> Agent:
@@ -230,17 +259,10 @@ class Cast:
         return [GatewayTool(self._client, self._tools[name], role) for name in names]
 
 
-class _Nowhere:
-    """Takes the place of CrewAI's log of task outputs: a file shared by all runs, 23 ms a task."""
-
-    def reset(self) -> None: ...
-
-    def update(self, *_: Any, **__: Any) -> None: ...
-
-    def add(self, *_: Any, **__: Any) -> None: ...
-
-    def load(self) -> list[Any]:
-        return []
+def _subclasses(of: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for found in of.__subclasses__():
+        yield found
+        yield from _subclasses(found)
 
 
 def _explained(error: BaseException) -> Failed:

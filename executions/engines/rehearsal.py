@@ -1,0 +1,144 @@
+"""Finds the modules that an engine's framework imports late, so that its host can import them early.
+
+    python -m executions.engines.rehearsal crewai > executions/engines/crewai/preload.txt
+
+Run it when the framework's version changes. It carries a small crew of each process, tools included,
+against a gateway of its own, and prints what was imported on the way.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Literal
+
+from executions.engines import launch
+from executions.engines.output import Output
+from executions.engines.protocol import VERSION, AgentSpec, RunSpec, TaskSpec, ToolSpec
+from executions.engines.registry import ENGINES
+
+Process = Literal["sequential", "parallel", "hierarchical"]
+
+
+class Gateway(BaseHTTPRequestHandler):
+    """Answers every request of a rehearsal: first with a tool call, where tools are offered, then with a text."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path.startswith("/v1/tools/"):
+            self._answer("application/json", json.dumps({"result": "3"}))
+            return
+        delta: dict[str, Any] = {"role": "assistant", "content": "The answer."}
+        if body.get("tools") and not any(message["role"] == "tool" for message in body["messages"]):
+            function = body["tools"][0]["function"]
+            values = {name: "Writer" if name == "coworker" else "1" for name in function["parameters"]["properties"]}
+            call = {"name": function["name"], "arguments": json.dumps(values)}
+            delta = {"tool_calls": [{"index": 0, "id": "call_0", "type": "function", "function": call}]}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        choices: list[list[dict[str, Any]]] = [
+            [{"index": 0, "delta": delta, "finish_reason": None}],
+            [{"index": 0, "delta": {}, "finish_reason": "stop"}],
+            [],
+        ]
+        base = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "rehearsal"}
+        events = [{**base, "choices": choice, "usage": None if choice else usage} for choice in choices]
+        self._answer("text/event-stream", "".join(f"data: {json.dumps(e)}\n\n" for e in events) + "data: [DONE]\n\n")
+
+    def _answer(self, kind: str, text: str) -> None:
+        raw = text.encode()
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, *_: Any) -> None:
+        """Standard output is for the list."""
+
+
+def spec(base_url: str, process: Process) -> RunSpec:
+    """A crew of two with one tool."""
+    agents = [
+        AgentSpec(
+            key=role,
+            role=role,
+            goal="Rehearse",
+            backstory="Rehearses.",
+            llm={"temperature": 0.4, "top_k": 40},
+            tools=["add"],
+            allow_delegation=False,
+            max_iterations=3,
+        )
+        for role in ("Researcher", "Writer")
+    ]
+    tasks = [
+        TaskSpec(
+            key=role,
+            name=role,
+            description="Rehearse.",
+            expected_output="A text.",
+            agent=role,
+            context=[],
+            async_execution=False,
+            human_input=False,
+            tools=[],
+        )
+        for role in ("Researcher", "Writer")
+    ]
+    number = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    return RunSpec(
+        version=VERSION,
+        execution="rehearsal",
+        attempt=1,
+        name="Rehearsal",
+        engine="",
+        process=process,
+        manager=None,
+        agents=agents,
+        tasks=tasks,
+        tools=[ToolSpec(name="add", description="Adds.", parameters=number)],
+        finished={},
+        language="en",
+        date="2025-01-01",
+        gateway={"base_url": base_url, "token": "rehearsal"},
+    )
+
+
+def late_modules(engine: str) -> list[str]:
+    """What a run imports beyond what the adapter imports. Imports the framework into this process."""
+    adapter = importlib.import_module(ENGINES[engine].module)
+    early = set(sys.modules)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as server, Path(os.devnull).open("w") as nowhere:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base_url = f"http://127.0.0.1:{server.server_port}/v1"
+        processes: tuple[Process, ...] = ("sequential", "parallel", "hierarchical")
+        for process in processes:
+            adapter.run(spec(base_url, process), Output(nowhere.fileno()))
+        server.shutdown()
+    return sorted(set(sys.modules) - early)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="rehearsal", description="Print the modules that an engine imports late.")
+    parser.add_argument("engine", choices=sorted(ENGINES))
+    options = parser.parse_args()
+    if os.environ.get("HOME") != os.environ.get("TMPDIR"):  # not in an engine's environment yet
+        with tempfile.TemporaryDirectory() as home:
+            again = [sys.executable, "-m", __spec__.name, options.engine]
+            sys.exit(subprocess.run(again, env=launch.environment(Path(home)), check=False).returncode)
+    modules = late_modules(options.engine)
+    sys.stdout.write("\n".join(modules) + "\n")
+    sys.stdout.flush()
+    os._exit(0)  # the framework may have left threads
+
+
+if __name__ == "__main__":
+    main()
