@@ -19,10 +19,9 @@ from crewai.flow.runtime import FlowState
 from crewai.llms.retry import _active_llm_rate_limit_retry
 from crewai.tasks.task_output import TaskOutput
 from crewai.utilities.i18n import I18N_DEFAULT
-from openai import APIConnectionError, APIStatusError
 from pydantic import BaseModel, PrivateAttr
 
-from executions.engines.crewai import schedule
+from executions.engines.crewai import errors, schedule
 from executions.engines.crewai.events import EventSink
 from executions.engines.crewai.llm import GatewayClient, RoleLLM
 from executions.engines.crewai.tools import GatewayTool, function_name
@@ -59,12 +58,8 @@ def run(spec: RunSpec, output: Output) -> str:
     add_stream_sink(sink)
     try:
         return str(crew.kickoff().raw)
-    except Failed:
-        raise
-    except SystemExit as exc:  # how CrewAI says that a text is longer than the model can read
-        raise Failed(str(exc) or "The text was longer than the model can read.") from exc
-    except Exception as exc:
-        raise _explained(exc) from exc
+    except (Exception, SystemExit) as exc:  # CrewAI ends the process when a text is too long for it
+        raise errors.of_run(exc) from exc
 
 
 class PortalTask(Task):
@@ -263,21 +258,3 @@ def _subclasses(of: type[BaseModel]) -> Iterator[type[BaseModel]]:
     for found in of.__subclasses__():
         yield found
         yield from _subclasses(found)
-
-
-def _explained(error: BaseException) -> Failed:
-    """The sentence inside a failure of CrewAI's, which wraps what the gateway said."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, Failed):
-            return cause
-        if isinstance(cause, APIStatusError):
-            body = cause.body
-            message = body.get("message") if isinstance(body, dict) else None
-            return Failed(str(message or cause.message))
-        if isinstance(cause, APIConnectionError):
-            return Failed("The gateway could not be reached, or broke off its answer.")
-        cause = cause.__cause__ or cause.__context__
-    if "None or empty" in str(error):
-        return Failed("The model gave an empty answer.", reason="bad_output")
-    return Failed(str(error) or type(error).__name__)

@@ -12,6 +12,7 @@ from crewai.llms.providers.openai.completion import OpenAICompletion
 from openai import OpenAI
 from pydantic import PrivateAttr
 
+from executions.engines.crewai import errors
 from executions.engines.output import Failed
 from executions.engines.protocol import HEADER_ORDINAL, HEADER_ROLE, HEADER_TASK, Gateway
 
@@ -108,6 +109,12 @@ class RoleLLM(OpenAICompletion):
 
     def _build_async_client(self) -> Any:
         return None  # nothing here is asynchronous
+
+    def _call_completions(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._call_completions(*args, **kwargs)
+        except errors.CALL_ERRORS as exc:
+            raise errors.of_call(exc) from exc
 
     def _convert_tools_for_interference(self, tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
         # CrewAI's strict form makes every argument required; a tool's own schema says which are.

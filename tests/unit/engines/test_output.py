@@ -1,0 +1,85 @@
+import json
+import os
+import threading
+
+import pytest
+
+from executions.engines import output as engine_output
+from executions.engines.output import Output
+
+
+@pytest.fixture
+def written(tmp_path):
+    path = tmp_path / "events.jsonl"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    yield descriptor, lambda: [json.loads(line) for line in path.read_bytes().splitlines()]
+    os.close(descriptor)
+
+
+def test_an_event_says_what_whose_and_when(written):
+    descriptor, lines = written
+    Output(descriptor).event("task.started", task="7", role="Writer", data={"name": "글쓰기"})
+    (line,) = lines()
+    assert line.pop("at").endswith("+00:00")
+    assert line == {"kind": "event", "type": "task.started", "task": "7", "role": "Writer", "data": {"name": "글쓰기"}}
+
+
+def test_lines_of_many_threads_are_whole_and_their_times_rise(written):
+    descriptor, lines = written
+    output = Output(descriptor)
+    threads = [
+        threading.Thread(target=lambda n=n: [output.event("log", data={"n": n, "text": "x" * 5000}) for _ in range(50)])
+        for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = lines()
+    assert len(found) == 400
+    assert [line["at"] for line in found] == sorted(line["at"] for line in found)
+
+
+def test_the_result_is_the_last_line(written):
+    descriptor, lines = written
+    output = Output(descriptor)
+    output.result("done")
+    output.event("log")
+    output.failure("error", "too late")
+    assert lines() == [{"kind": "result", "output": "done"}]
+
+
+def test_long_texts_are_cut_and_say_so_but_never_the_result(written):
+    descriptor, lines = written
+    output = Output(descriptor)
+    output.event("tool.completed", data={"result": "a" * 300_000})
+    output.event("tool.completed", data={str(n): "b" * 150_000 for n in range(5)})
+    output.result("c" * 1_000_000)
+    first, second, last = lines()
+    assert first["data"]["result"] == "a" * engine_output.MAX_TEXT + engine_output.CUT
+    assert second["data"]["cut"].endswith(engine_output.CUT)
+    assert len(last["output"]) == 1_000_000
+
+
+def test_half_a_character_from_a_model_breaks_nothing(written):
+    descriptor, lines = written
+    Output(descriptor).event("log", data={"text": "a\ud800b"})
+    assert lines()[0]["data"]["text"] == "a?b"
+
+
+def test_a_bell_that_is_full_or_unheard_is_no_obstacle(written):
+    descriptor, lines = written
+    read, write = os.pipe2(os.O_NONBLOCK)
+    output = Output(descriptor, write)
+    output.event("log")
+    assert os.read(read, 10) == b"\0"
+    while True:
+        try:
+            os.write(write, b"\0" * 65536)
+        except BlockingIOError:
+            break
+    output.event("log")
+    os.close(read)
+    output.event("log")
+    assert len(lines()) == 3
+    os.close(write)

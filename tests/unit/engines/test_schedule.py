@@ -1,0 +1,83 @@
+import threading
+from contextvars import ContextVar
+
+import pytest
+
+from executions.engines.crewai import schedule
+from tests.deadlines import DEADLINE
+from tests.engines import run_spec, task
+
+
+def test_parallel_tasks_wait_for_their_context_alone():
+    spec = run_spec(process="parallel", tasks=[task("1"), task("2"), task("3", context=["1", "2"]), task("4")])
+    assert schedule.needs(spec) == {"1": set(), "2": set(), "3": {"1", "2"}, "4": set()}
+
+
+def test_sequential_tasks_wait_for_all_before_them():
+    spec = run_spec(tasks=[task("1"), task("2", context=["1"]), task("3")])
+    assert schedule.needs(spec) == {"1": set(), "2": {"1"}, "3": {"1", "2"}}
+
+
+def test_asynchronous_tasks_run_side_by_side_until_a_synchronous_one():
+    tasks = [task("1"), task("2", async_execution=True), task("3", async_execution=True), task("4")]
+    needs = schedule.needs(run_spec(tasks=tasks))
+    assert needs == {"1": set(), "2": {"1"}, "3": {"1"}, "4": {"1", "2", "3"}}
+
+
+def test_an_asynchronous_task_waits_for_an_asynchronous_context():
+    tasks = [task("1", async_execution=True), task("2", async_execution=True, context=["1"])]
+    assert schedule.needs(run_spec(tasks=tasks))["2"] == {"1"}
+
+
+def test_one_manager_does_one_task_at_a_time():
+    tasks = [task("1", async_execution=True), task("2", async_execution=True)]
+    assert schedule.needs(run_spec(process="hierarchical", tasks=tasks))["2"] == {"1"}
+
+
+def test_independent_tasks_overlap_and_dependent_ones_wait():
+    both = threading.Barrier(2, timeout=DEADLINE)
+    order = []
+
+    def execute(key):
+        if key in {"1", "2"}:
+            both.wait()  # breaks unless the other one is running too
+        order.append(key)
+        return key.upper()
+
+    done = schedule.run(["1", "2", "3"], {"1": frozenset(), "2": frozenset(), "3": frozenset({"1", "2"})}, execute)
+
+    assert done == {"1": "1", "2": "2", "3": "3"}
+    assert order[-1] == "3"
+
+
+def test_threads_see_the_context_of_the_caller():
+    place: ContextVar[str] = ContextVar("place", default="nowhere")
+    place.set("here")
+    seen = schedule.run(["1", "2"], {"1": frozenset(), "2": frozenset()}, lambda key: place.get())
+    assert seen == {"1": "here", "2": "here"}
+
+
+def test_a_lone_task_runs_in_the_thread_of_the_caller():
+    seen = schedule.run(["1"], {"1": frozenset()}, lambda key: threading.current_thread())
+    assert seen["1"] is threading.current_thread()
+
+
+def test_after_a_failure_what_runs_may_finish_and_nothing_starts():
+    failed = threading.Event()
+    done = []
+
+    def execute(key):
+        if key == "1":
+            failed.set()
+            raise LookupError("no")
+        assert failed.wait(DEADLINE)
+        done.append(key)
+
+    with pytest.raises(LookupError):
+        schedule.run(["1", "2", "3"], {"1": frozenset(), "2": frozenset(), "3": frozenset({"2"})}, execute)
+    assert done == ["2"]
+
+
+def test_a_cycle_is_named():
+    with pytest.raises(ValueError, match="wait for each other: 1, 2"):
+        schedule.run(["1", "2"], {"1": frozenset({"2"}), "2": frozenset({"1"})}, lambda key: None)
