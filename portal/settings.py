@@ -236,6 +236,16 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api",
+    "DESCRIPTION": (
+        "Agents, crews and their runs. Lists are paged by cursor; errors are problem documents (RFC 9457); "
+        "every path answers with and without a trailing slash."
+    ),
+    "ENUM_NAME_OVERRIDES": {
+        "CrewStatus": "crews.models.Crew.Status",
+        "ExecutionStatus": "executions.status.Status",
+        "TaskRunStatus": "executions.models.TaskRun.Status",
+        "LLMCallStatus": "executions.models.LLMCall.Status",
+    },
 }
 
 # --- Logs ----------------------------------------------------------------------------------------

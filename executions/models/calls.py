@@ -35,6 +35,7 @@ class LLMCall(models.Model):
     role = models.CharField(max_length=200, blank=True)
     model = models.CharField(max_length=100, help_text=_("Catalog id; text, so that the row outlives the model."))
     provider = models.CharField(max_length=100)
+    gateway = models.CharField(max_length=255, blank=True, help_text=_("The process that carries it out."))
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.OPEN)
     error_code = models.CharField(max_length=20, choices=ErrorCode.choices, blank=True)
     error_detail = models.CharField(max_length=500, blank=True)
@@ -59,6 +60,7 @@ class LLMCall(models.Model):
             models.Index(fields=["execution", "id"]),
             models.Index(fields=["model", "opened_at"]),
             models.Index(fields=["opened_at"]),
+            models.Index(fields=["gateway"], condition=Q(status="open"), name="llm_calls_open"),
         ]
         constraints = [
             models.CheckConstraint(

@@ -1,0 +1,161 @@
+"""Which model answers: a role's, or one of the catalog by its id; with the models to fall back on."""
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from django.conf import settings
+
+from crews.models import LLMModel, LLMProvider
+from crews.models.catalog import LLMFallback
+from executions.gateway.faults import Refusal
+from executions.models import Execution, RoleModel
+from executions.status import Status
+from portal.lib.dbthreads import DatabaseThreads
+
+ROLE = "role:"
+FRESH_SECONDS = 1.0  # no older than this may anything be that was read
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model as the gateway needs it: where it is, how to speak to it and what it costs."""
+
+    id: str
+    provider: str
+    kind: str
+    api_base: str
+    api_key: str = field(repr=False)
+    route: str
+    defaults: dict[str, Any]
+    native_tools: bool
+    max_concurrency: int
+    price_in: Decimal | None
+    price_out: Decimal | None
+    why_not_runnable: str
+    created: int
+
+    @property
+    def model(self) -> str:
+        """What an OpenAI-compatible server calls it: the route without its first part."""
+        return self.route.partition("/")[2] or self.route
+
+    @classmethod
+    def of(cls, model: LLMModel) -> "Target":
+        provider = model.provider
+        embedded = provider.kind == LLMProvider.Kind.EMBEDDED
+        return cls(
+            id=model.pk,
+            provider=provider.name,
+            kind=provider.kind,
+            api_base=f"{settings.MODEL_URL}/v1" if embedded else provider.api_base.rstrip("/"),
+            api_key=provider.api_key,
+            route=model.route,
+            defaults=model.defaults,
+            native_tools=model.native_tools,
+            max_concurrency=model.max_concurrency,
+            price_in=model.price_in,
+            price_out=model.price_out,
+            why_not_runnable=model.why_not_runnable,
+            created=int(model.created_at.timestamp()),
+        )
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whose token it was: one attempt of one execution."""
+
+    execution: uuid.UUID
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the gateway needs to know of a running attempt. `roles`: agent key → (role, catalog id)."""
+
+    user: uuid.UUID | None
+    roles: dict[str, tuple[str, str]]
+    read_at: float
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Every model, and for each the ids to fall back on, in order."""
+
+    targets: dict[str, Target]
+    fallbacks: dict[str, list[str]]
+    read_at: float
+
+    def chain(self, model: str) -> list[Target]:
+        """`model` and what may stand in for it."""
+        return [self.targets[name] for name in (model, *self.fallbacks.get(model, ())) if name in self.targets]
+
+
+class Directory:
+    """Reads catalog and runs, and remembers them for at most a second."""
+
+    def __init__(self, db: DatabaseThreads) -> None:
+        self._db = db
+        self._catalog: Catalog | None = None
+        self._runs: dict[Caller, Run] = {}
+
+    async def catalog(self) -> Catalog:
+        if self._catalog is None or time.monotonic() - self._catalog.read_at > FRESH_SECONDS:
+            self._catalog = await self._db(read_catalog)
+        return self._catalog
+
+    async def run(self, caller: Caller) -> Run:
+        """The caller's run. Raises `Refusal` when its token is not good any more, up to a second late.
+
+        A request is refused at once all the same: opening it looks again (`executions.gateway.ledger`).
+        """
+        now = time.monotonic()
+        run = self._runs.get(caller)
+        if run is None or now - run.read_at > FRESH_SECONDS:
+            self._runs = {key: known for key, known in self._runs.items() if now - known.read_at <= FRESH_SECONDS}
+            self._runs[caller] = run = await self._db(read_run, caller)
+        return run
+
+    async def resolve(self, run: Run, model: str) -> tuple[list[Target], str]:
+        """The models to try for what a request calls `model`, and the role it names. Raises `Refusal`."""
+        role, name = "", model
+        if model.startswith(ROLE):
+            role, name = run.roles.get(model.removeprefix(ROLE), ("", ""))
+        chain = (await self.catalog()).chain(name)
+        if not chain or chain[0].id != name:
+            raise Refusal(404, "model_not_found", f"There is no model “{model}”.", param="model")
+        return chain, role
+
+
+def read_catalog() -> Catalog:
+    """Two queries."""
+    read_at = time.monotonic()
+    targets = {model.pk: Target.of(model) for model in LLMModel.objects.select_related("provider")}
+    fallbacks: dict[str, list[str]] = {}
+    for model, fallback in LLMFallback.objects.order_by("position", "pk").values_list("model_id", "fallback_id"):
+        fallbacks.setdefault(model, []).append(fallback)
+    return Catalog(targets, fallbacks, read_at)
+
+
+def alive(caller: Caller) -> Any:
+    """The caller's execution, as a queryset that is empty once the token is dead."""
+    return Execution.objects.filter(
+        pk=caller.execution, status=Status.RUNNING, attempt=caller.attempt, stop_requested_at=None
+    )
+
+
+def dead_token() -> Refusal:
+    return Refusal(401, "invalid_token", "This run token is not good any more: its attempt has ended or is stopping.")
+
+
+def read_run(caller: Caller) -> Run:
+    """Two queries. Raises `Refusal` when the token is dead."""
+    read_at = time.monotonic()
+    found = alive(caller).values_list("created_by_id").first()
+    if found is None:
+        raise dead_token()
+    rows = RoleModel.objects.filter(execution_id=caller.execution)
+    roles = {key: (role, model) for key, role, model in rows.values_list("key", "role", "llm_model_id")}
+    return Run(found[0], roles, read_at)

@@ -1,0 +1,81 @@
+"""What all requests of one gateway process share."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
+
+from django.db import InterfaceError, OperationalError, connection
+
+from crews.models import LLMProvider
+from executions.gateway import ledger
+from executions.gateway.catalog import Directory
+from executions.gateway.faults import Fault, Refusal
+from executions.gateway.slots import Slots
+from executions.gateway.translated import Litellm
+from executions.gateway.upstream import OpenAICompatible, Upstream
+from portal.lib.dbthreads import DatabaseThreads
+
+logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# SQLite has one writer: threads that wait for each other there sleep longer than a queue makes them wait.
+SQLITE_THREADS = 1
+DATABASE_THREADS = 8
+# A database that restarts or is busy: seconds between the attempts to write.
+PAUSES = (0.1, 0.5, 2.0, 5.0)
+
+
+class State:
+    """Created on the event loop that serves; `close` ends it."""
+
+    def __init__(self) -> None:
+        size = SQLITE_THREADS if connection.vendor == "sqlite" else DATABASE_THREADS
+        self.name = ledger.gateway_name()
+        self.db = DatabaseThreads(size, "gateway-database")
+        self.directory = Directory(self.db)
+        self.slots = Slots()
+        self.compatible = OpenAICompatible()
+        self.litellm = Litellm()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def upstream(self, kind: str) -> Upstream:
+        """The way to providers of a kind."""
+        return self.litellm if kind == LLMProvider.Kind.LITELLM else self.compatible
+
+    async def write(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a transaction on the database threads; again when the database was away for a moment."""
+        for pause in PAUSES:
+            try:
+                return await self.db(function, *args, **kwargs)
+            except (OperationalError, InterfaceError):
+                logger.warning("the database is away, trying again in %s s", pause)
+                await asyncio.sleep(pause)
+        return await self.db(function, *args, **kwargs)
+
+    def background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start `work`, which goes on whoever stops waiting for it; `close` waits for it."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        # What a caller is told anyway is no news; the rest may have nobody who waits for it.
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, Fault | Refusal):
+            logger.error("background work failed", exc_info=error)
+
+    async def close(self) -> None:
+        """Let what is being written be written, then give everything back."""
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=10)
+        await self.compatible.close()
+        await asyncio.to_thread(self.db.close)
+
+
+def needs_litellm() -> bool:
+    """Whether an enabled provider with a usable key is reached through litellm."""
+    providers = LLMProvider.objects.filter(kind=LLMProvider.Kind.LITELLM, enabled=True, llm_models__enabled=True)
+    return any(provider.has_key or not provider.needs_key for provider in providers.distinct())

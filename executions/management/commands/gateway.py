@@ -1,0 +1,39 @@
+import gc
+from typing import Any
+
+import uvicorn
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+
+from executions.gateway.app import application
+
+
+class Command(BaseCommand):
+    """The gateway process: every request of every engine to a model or a tool goes through it."""
+
+    help = "Serve the OpenAI-compatible gateway to the models of the catalog."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+        parser.add_argument("--port", type=int, default=settings.GATEWAY_PORT, help="port (PORTAL_GATEWAY_PORT)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        settings.GATEWAY_PORT = options["port"]
+        config = uvicorn.Config(
+            application(),
+            host=options["host"],
+            port=options["port"],
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=3,
+        )
+        # What is loaded by now stays: looking through it for garbage would only cause pauses.
+        gc.collect()
+        gc.freeze()
+        uvicorn.Server(config).run()
