@@ -5,14 +5,13 @@ from datetime import timedelta
 from typing import Any
 
 import factory
-from django.contrib.auth import get_user_model
 from django.utils import timezone
 from factory.django import DjangoModelFactory
 
 from executions.errors import ErrorCode, Failure
 from executions.models import EventStream, Execution, LLMCall, TaskRun
 from executions.status import Status
-from portal.accounts.models import AccessList
+from tests.factories.accounts import AccessListFactory
 
 LEASE = timedelta(minutes=5)
 
@@ -20,22 +19,6 @@ LEASE = timedelta(minutes=5)
 class StreamFactory(DjangoModelFactory):
     class Meta:
         model = EventStream
-
-
-class RunOwnerFactory(DjangoModelFactory):
-    """Whoever started the run."""
-
-    class Meta:
-        model = get_user_model()
-
-    username = factory.Sequence(lambda n: f"runner{n}")
-
-
-class RunAccessFactory(DjangoModelFactory):
-    class Meta:
-        model = AccessList
-
-    owner = factory.SubFactory(RunOwnerFactory)
 
 
 class ExecutionFactory(DjangoModelFactory):
@@ -46,7 +29,7 @@ class ExecutionFactory(DjangoModelFactory):
 
     id = factory.LazyFunction(uuid.uuid4)
     stream = factory.SubFactory(StreamFactory, id=factory.SelfAttribute("..id"))
-    access = factory.SubFactory(RunAccessFactory)
+    access = factory.SubFactory(AccessListFactory)
     created_by = factory.SelfAttribute("access.owner")
     name = factory.Sequence(lambda n: f"Crew {n}")
     engine = "crewai"
