@@ -8,7 +8,7 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from crews import extensions
-from crews.models import Agent, Crew, CrewInput, CrewMember, LLMModel, LLMProvider, Task, Tool
+from crews.models import Agent, Crew, CrewInput, CrewMember, Task, Tool
 from crews.validation import context_errors, member_errors
 from portal.accounts.models import AccessList, User, Visibility
 from portal.lib.problems import Conflict, FieldError
@@ -33,6 +33,33 @@ def create_crew(*, by: User, visibility: str = Visibility.PRIVATE, agents: Itera
         for position, agent in enumerate(agents):
             CrewMember.objects.create(crew=crew, agent=agent, position=position)
     return crew
+
+
+def save_agent(agent: Agent, *, tools: Iterable[Tool] | None = None) -> Agent:
+    """Check and save an agent, and its tools unless they are None. Raises `ValidationError`."""
+    with transaction.atomic():
+        agent.full_clean()
+        agent.save()
+        if tools is not None:
+            agent.tools.set(tools)
+    return agent
+
+
+def save_crew(crew: Crew, *, agents: Iterable[Agent] | None = None) -> Crew:
+    """Check and save a crew, and its members unless they are None. Raises `ValidationError`."""
+    with transaction.atomic():
+        crew.full_clean()
+        crew.save()
+        if agents is not None:
+            set_members(crew=crew, agents=agents)
+    return crew
+
+
+def set_visibility(thing: Agent | Crew, visibility: str) -> None:
+    """Share an agent or a crew with everybody, or take that back."""
+    thing.access.visibility = visibility
+    thing.access.full_clean()
+    thing.access.save(update_fields=["visibility"])
 
 
 def set_members(*, crew: Crew, agents: Iterable[Agent]) -> None:
@@ -65,6 +92,26 @@ def save_task(task: Task, *, context: Iterable[Task] | None = None, tools: Itera
         if tools is not None:
             task.tools.set(tools)
     return task
+
+
+def set_inputs(*, crew: Crew, definitions: Iterable[dict[str, Any]]) -> list[CrewInput]:
+    """Make `definitions` (fields by name) the inputs of `crew`; one of the same `field_name` keeps its id.
+
+    Raises `ValidationError`, and `Conflict` when one that would go is still used.
+    """
+    kept: list[CrewInput] = []
+    with transaction.atomic():
+        known = {definition.field_name: definition for definition in crew.inputs.all()}
+        for fields in definitions:
+            old = known.pop(fields["field_name"], None)
+            fresh = CrewInput(**{"id": old.pk} if old else {}, crew=crew, **fields)
+            fresh._state.adding = old is None
+            fresh.full_clean()
+            fresh.save()
+            kept.append(fresh)
+        for gone in known.values():
+            delete_input(definition=gone)
+    return kept
 
 
 def delete_input(*, definition: CrewInput) -> None:
@@ -104,31 +151,6 @@ def delete_agent(*, agent: Agent) -> None:
         access = agent.access
         agent.delete()
         access.delete()
-
-
-def delete_model(*, model: LLMModel) -> None:
-    """Take a model out of the catalog. Raises `Conflict` while agents or crews are mapped to it."""
-    agents = Agent.objects.filter(llm_model=model).count()
-    crews = Crew.objects.filter(manager_llm_model=model).count()
-    if agents or crews:
-        raise Conflict(
-            _("%(agents)d agents and %(crews)d crews use the model %(model)s.")
-            % {"agents": agents, "crews": crews, "model": model},
-            code="model_in_use",
-            hint=_("Give them another model first, or switch this one off."),
-        )
-    model.delete()
-
-
-def delete_provider(*, provider: LLMProvider) -> None:
-    """Delete a provider. Raises `Conflict` while the catalog has models of it."""
-    if models := list(provider.llm_models.values_list("pk", flat=True)):
-        raise Conflict(
-            _("%(provider)s still serves: %(models)s.") % {"provider": provider, "models": ", ".join(models)},
-            code="provider_in_use",
-            hint=_("Delete these models first, or switch the provider off."),
-        )
-    provider.delete()
 
 
 def copy_agent(*, agent: Agent, by: User) -> Agent:

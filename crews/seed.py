@@ -6,11 +6,7 @@ from django.conf import settings
 from django.db import transaction
 
 from crews import actions, catalog
-
-try:
-    from crews.builtin_tools import BUILTIN
-except ImportError:
-    BUILTIN = {}
+from crews.builtin_tools import BUILTIN
 from crews.demo import DEMO_CREWS, DemoCrew
 from crews.models import EMBEDDED, Crew, CrewInput, LLMModel, LLMProvider, Task, Tool
 from portal.accounts.models import User, Visibility

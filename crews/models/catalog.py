@@ -2,26 +2,19 @@
 
 import uuid
 from decimal import Decimal
+from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from crews.llm_config import validate_llm_config
 from portal.lib.crypto import EncryptedTextField
 
 EMBEDDED = "embedded"
-
-# Prefixes of litellm routes whose servers speak OpenAI's protocol: the rest of the route is the
-# name by which the server itself knows the model.
-_OPENAI_PREFIXES = frozenset(
-    {
-        "openai", "mistral", "deepseek", "deepinfra", "groq", "together_ai", "fireworks_ai", "openrouter", "xai",
-        "perplexity", "cerebras", "ollama", "ollama_chat", "hosted_vllm", "vllm", "lm_studio", "llamafile",
-        "huggingface",
-    }
-)  # fmt: skip
 
 
 def validate_route(route: str) -> None:
@@ -29,6 +22,19 @@ def validate_route(route: str) -> None:
     prefix, _slash, name = route.partition("/")
     if not prefix or not name or any(character.isspace() for character in route):
         raise ValidationError(_("Write it as litellm does, with the provider first: openai/gpt-4o"), code="bad_route")
+
+
+def validate_api_base(address: str) -> None:
+    """An http(s) address of a host, by whatever name: `http://ollama:11434/v1` too. No password in it."""
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        usable = False
+    if not usable or any(character.isspace() for character in address):
+        raise ValidationError(_("Give an address like https://api.example.com/v1"), code="bad_address")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValidationError(_("Only the address: a key has a field of its own."), code="bad_address")
 
 
 class LLMProvider(models.Model):
@@ -42,13 +48,19 @@ class LLMProvider(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(_("name"), max_length=100, unique=True)
     kind = models.CharField(_("kind"), max_length=20, choices=Kind.choices, default=Kind.OPENAI_COMPATIBLE)
-    api_base = models.URLField(
-        _("API base"), blank=True, max_length=500, help_text=_("For example https://api.openai.com/v1")
+    api_base = models.CharField(
+        _("API base"),
+        blank=True,
+        max_length=500,
+        validators=[validate_api_base],
+        help_text=_("For example https://api.openai.com/v1"),
     )
     api_key = EncryptedTextField(_("API key"), blank=True, default="")
     needs_key = models.BooleanField(_("needs a key"), default=True)
     enabled = models.BooleanField(_("enabled"), default=True)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    key_was_dropped = False
 
     class Meta:
         ordering = ["name"]
@@ -65,6 +77,34 @@ class LLMProvider(models.Model):
     @property
     def has_key(self) -> bool:
         return bool(self.api_key)
+
+    @property
+    def origin(self) -> tuple[str, str]:
+        """Scheme and host to which the key goes."""
+        parts = urlsplit(self.api_base)
+        return parts.scheme, parts.netloc.lower()
+
+    def clean(self) -> None:
+        """An address where one is needed, one embedded provider, and no key that follows to another host.
+
+        A key was given for the host it was given for: when the host changes and the key does not, it
+        is dropped, and `key_was_dropped` says so.
+        """
+        super().clean()
+        stored = None if self._state.adding else LLMProvider.objects.filter(pk=self.pk).first()
+        self.api_base = self.api_base.strip().rstrip("/")
+        if self.kind == self.Kind.OPENAI_COMPATIBLE and not self.api_base:
+            message = gettext("Say where it is: the address of its API.")
+            raise ValidationError({"api_base": ValidationError(message, code="required")})
+        if self.kind == self.Kind.EMBEDDED and (stored is None or stored.kind != self.kind):
+            message = gettext("The embedded model has its provider already.")
+            raise ValidationError({"kind": ValidationError(message, code="embedded_exists")})
+        if stored and stored.kind == self.Kind.EMBEDDED and self.kind != stored.kind:
+            message = gettext("The embedded model's provider stays what it is.")
+            raise ValidationError({"kind": ValidationError(message, code="embedded_stays")})
+        if stored and stored.origin != self.origin and self.api_key and self.api_key == stored.api_key:
+            self.api_key = ""
+            self.key_was_dropped = True
 
 
 class LLMModel(models.Model):
@@ -110,7 +150,11 @@ class LLMModel(models.Model):
     )
     good_for = models.JSONField(_("good for"), default=list, blank=True)
     defaults = models.JSONField(
-        _("default parameters"), default=dict, blank=True, help_text=_("Sent when a caller names none: temperature…")
+        _("default parameters"),
+        default=dict,
+        blank=True,
+        validators=[validate_llm_config],
+        help_text=_("Sent when a caller names none: temperature…"),
     )
     fallbacks = models.ManyToManyField(
         "self", symmetrical=False, blank=True, through="LLMFallback", verbose_name=_("fallbacks")
@@ -136,6 +180,19 @@ class LLMModel(models.Model):
     def __str__(self) -> str:
         return self.id
 
+    def clean(self) -> None:
+        """Both prices or none; purposes are words; the embedded model stays with its provider."""
+        super().clean()
+        if (self.price_in is None) != (self.price_out is None):
+            message = gettext("Give both prices, or none: a model without prices is unpriced.")
+            field = "price_in" if self.price_in is None else "price_out"
+            raise ValidationError({field: ValidationError(message, code="one_price")})
+        if not isinstance(self.good_for, list) or not all(isinstance(word, str) and word for word in self.good_for):
+            raise ValidationError({"good_for": ValidationError(gettext("Give a list of words."), code="not_words")})
+        if self.provider_id and (self.provider.kind == LLMProvider.Kind.EMBEDDED) != (self.pk == EMBEDDED):
+            message = gettext("The model “embedded”, and no other, belongs to the embedded provider.")
+            raise ValidationError({"provider": ValidationError(message, code="embedded_stays")})
+
     @property
     def why_not_runnable(self) -> str:
         """Why no run can use this model now, in a sentence; empty when one can. Reads `provider`."""
@@ -150,8 +207,7 @@ class LLMModel(models.Model):
     @property
     def upstream_name(self) -> str:
         """The model's name in a request to a server that speaks OpenAI's protocol itself."""
-        prefix, _slash, name = self.route.partition("/")
-        return name if prefix in _OPENAI_PREFIXES and name else self.route
+        return self.route.partition("/")[2]
 
     @property
     def is_runnable(self) -> bool:

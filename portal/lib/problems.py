@@ -6,19 +6,22 @@ Domain code raises a `Problem` (or a subclass); HTML views, the API and commands
 way. `exception_handler` is the single place where an exception becomes an API response.
 """
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied
 from django.core.exceptions import ValidationError as DjangoValidationError
+from django.db import IntegrityError
 from django.http import Http404, JsonResponse
 from django.utils.translation import gettext as _
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
+logger = logging.getLogger(__name__)
 CONTENT_TYPE = "application/problem+json"
 
 
@@ -68,6 +71,13 @@ class Conflict(Problem):
     code = "conflict"
 
 
+class InvalidValues(Problem):
+    """What was given breaks a rule; `errors` names each fault."""
+
+    def __init__(self, errors: Iterable[FieldError]) -> None:
+        super().__init__(_("Some values cannot be used."), errors=errors)
+
+
 def problem(
     status: int, code: str, detail: str, *, hint: str = "", errors: Iterable[FieldError] = ()
 ) -> dict[str, Any]:
@@ -108,6 +118,17 @@ def field_errors(detail: Any, path: str = "") -> list[FieldError]:
     return [FieldError(path, getattr(detail, "code", "invalid"), str(detail))]
 
 
+def model_errors(exc: DjangoValidationError, names: Mapping[str, str] | None = None) -> list[FieldError]:
+    """What a model's `clean` found, field by field, with its codes; `names` maps model fields to others."""
+    by_field = exc.error_dict if hasattr(exc, "error_dict") else {NON_FIELD_ERRORS: exc.error_list}
+    return [
+        FieldError("" if name == NON_FIELD_ERRORS else (names or {}).get(name, name), error.code or "invalid", message)
+        for name, errors in by_field.items()
+        for error in errors
+        for message in error.messages
+    ]
+
+
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's hook: every error that a caller caused leaves as a problem document; bugs stay bugs (None)."""
     headers: dict[str, str] = {}
@@ -118,17 +139,22 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
     elif isinstance(exc, PermissionDenied):
         body = problem(403, "forbidden", str(exc) or _("You may see this, but not do this."))
     elif isinstance(exc, DjangoValidationError):
-        listed = exc.message_dict if hasattr(exc, "error_dict") else {NON_FIELD_ERRORS: exc.messages}
-        body = problem(400, "invalid", _("Some values cannot be used."), errors=field_errors(listed))
+        body = InvalidValues(model_errors(exc)).as_dict()
     elif isinstance(exc, exceptions.ValidationError):
-        body = problem(400, "invalid", _("Some values cannot be used."), errors=field_errors(exc.detail))
+        body = InvalidValues(field_errors(exc.detail)).as_dict()
     elif isinstance(exc, exceptions.APIException):
         code = exc.get_codes()
-        body = problem(exc.status_code, code if isinstance(code, str) else "error", str(exc.detail))
+        hint = _("Sign in, or send credentials that are valid.") if exc.status_code == 401 else ""
+        body = problem(exc.status_code, code if isinstance(code, str) else "error", str(exc.detail), hint=hint)
         if challenge := getattr(exc, "auth_header", None):
             headers["WWW-Authenticate"] = challenge
         if wait := getattr(exc, "wait", None):
             headers["Retry-After"] = str(int(wait) + 1)
+    elif isinstance(exc, IntegrityError):
+        # Two requests at once passed the checks and only the database could tell; logged, lest it hide a bug.
+        logger.warning("A write was refused by the database", exc_info=exc)
+        hint = _("Read it again and repeat the change.")
+        body = problem(409, "conflict", _("This collides with another change made at the same moment."), hint=hint)
     else:
         return None
     set_rollback()

@@ -1,3 +1,15 @@
 """The REST API: every app's routes under /api, its schema and its documentation."""
 
-urlpatterns: list = []
+from django.urls import include, path
+
+from portal.site import api_views
+
+urlpatterns = [
+    path("schema", api_views.SchemaView.as_view(), name="api-schema"),
+    path("docs", api_views.docs, name="api-docs"),
+    path("redoc", api_views.redoc, name="api-redoc"),
+    path("", include("crews.api.urls")),
+    path("", include("executions.api.urls")),
+    # Last: whatever is not there says so as the rest of the API does.
+    path("<path:rest>", api_views.NothingHere.as_view(), name="api-nothing-here"),
+]
