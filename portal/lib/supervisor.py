@@ -149,8 +149,6 @@ class Supervisor:
             if process is not None:
                 born = time.monotonic()
                 code = await self._watch(name, process)
-                # Whatever of its group is left has no parent that would look after it.
-                kill_group(process.pid)
                 if kept.leaving:
                     return
                 pause = 0.5 if time.monotonic() - born > HEALTHY_SECONDS else min(pause * 2, kept.part.longest_pause)
@@ -167,18 +165,21 @@ class Supervisor:
                 logger.error("%s cannot be started: %s", name, exc)
 
     async def _watch(self, name: str, process: asyncio.subprocess.Process) -> int:
-        """Pass on what the process prints until it has ended; its exit code."""
-        if process.stdout is None or self._on_line is None:
-            return await process.wait()
-        reading = asyncio.create_task(self._read(name, process.stdout))
+        """Pass on what the process prints until it has ended, and its whole group with it; its exit code."""
+        reading = None
+        if process.stdout is not None:
+            reading = asyncio.create_task(self._read(name, process.stdout))
+        await _exited(process.pid)
+        # Whatever of its group is left has no parent that would look after it, and may hold the pipe
+        # open, on which asyncio's `wait` waits.
+        kill_group(process.pid)
         code = await process.wait()
-        # A grandchild may hold the pipe open: what the process itself wrote is there at once.
-        await asyncio.wait({reading}, timeout=1)
-        reading.cancel()
+        if reading is not None:
+            await reading
         return code
 
     async def _read(self, name: str, stream: asyncio.StreamReader) -> None:
-        assert self._on_line is not None  # noqa: S101 - `_watch` asked
+        assert self._on_line is not None  # noqa: S101 - there is a pipe for nothing else
         rest = b""
         while chunk := await stream.read(65536):
             *lines, rest = (rest + chunk).split(b"\n")
@@ -186,6 +187,21 @@ class Supervisor:
                 self._on_line(name, line.decode(errors="replace").rstrip("\r"))
         if rest:
             self._on_line(name, rest.decode(errors="replace"))
+
+
+async def _exited(pid: int) -> None:
+    """Until a child of ours has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return  # it has ended, and asyncio has collected it already
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 def _log_end(name: str, code: int, pause: float) -> None:

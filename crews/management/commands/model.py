@@ -13,6 +13,7 @@ from portal.lib.progress import Progress
 
 
 class Command(BaseCommand):
+    requires_system_checks: list[str] = []  # `up` and the tests check; a part should start quickly
     help = "The embedded local model: fetch its file, serve it, or say what it is."
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -11,6 +11,7 @@ from portal.lib.processes import forks_die_with_parent
 
 
 class Command(BaseCommand):
+    requires_system_checks: list[str] = []  # `up` and the tests check; a part should start quickly
     help = "Carry rings, schedules and short jobs: the django-q2 cluster."
 
     def handle(self, *args: Any, **options: Any) -> None:

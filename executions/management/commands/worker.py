@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Command(BaseCommand):
+    requires_system_checks: list[str] = []  # `up` and the tests check; a part should start quickly
     help = "Carry runs on this machine: the queue, the runner and one warm host per engine."
 
     def add_arguments(self, parser: CommandParser) -> None:

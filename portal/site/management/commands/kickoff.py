@@ -21,6 +21,7 @@ from portal.site.run_here import BAD_INPUT, FAILED, STOPPED, Request, RunHere, U
 
 
 class Command(BaseCommand):
+    requires_system_checks: list[str] = []  # `up` and the tests check; a part should start quickly
     help = (
         "Run a crew, follow it, and print its result. Starts what is missing and ends what it started. "
         "Exit code: 0 completed, 1 failed, 2 bad input, 3 waiting, 4 stopped."

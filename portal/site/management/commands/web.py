@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 class Command(BaseCommand):
     help = "Serve pages, API and WebSockets on PORTAL_HOST and PORTAL_PORT."
-    requires_migrations_checks = False
+    requires_system_checks: list[str] = []  # `up` and the tests check; a part should start quickly
 
     def handle(self, *args: Any, **options: Any) -> None:
         host, port = settings.PORTAL_HOST, settings.PORTAL_PORT
