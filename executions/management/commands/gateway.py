@@ -3,14 +3,16 @@ from typing import Any
 
 import uvicorn
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from executions.gateway.app import application
+from portal.lib.processes import AlreadyRunning, RunLock, lock_file
 
 
 class Command(BaseCommand):
     """The gateway process: every request of every engine to a model or a tool goes through it."""
 
+    requires_system_checks: list[str] = []  # `up` and the tests check; a part should start quickly
     help = "Serve the OpenAI-compatible gateway to the models of the catalog."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -18,6 +20,13 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, default=settings.GATEWAY_PORT, help="port (PORTAL_GATEWAY_PORT)")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            with RunLock(lock_file("gateway")).acquire(port=options["port"]):
+                self._serve(options)
+        except AlreadyRunning as exc:
+            raise CommandError(str(exc)) from exc
+
+    def _serve(self, options: dict[str, Any]) -> None:
         settings.GATEWAY_PORT = options["port"]
         config = uvicorn.Config(
             application(),
