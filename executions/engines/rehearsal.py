@@ -34,8 +34,12 @@ class Gateway(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path.startswith("/v1/tools/"):
-            self._answer("application/json", json.dumps({"result": "3"}))
-            return
+            self._send("application/json", json.dumps({"result": "3"}))
+        else:
+            self.answer(body)
+
+    def answer(self, body: dict[str, Any]) -> None:
+        """Answer a request for a completion."""
         delta: dict[str, Any] = {"role": "assistant", "content": "The answer."}
         if body.get("tools") and not any(message["role"] == "tool" for message in body["messages"]):
             function = body["tools"][0]["function"]
@@ -50,15 +54,12 @@ class Gateway(BaseHTTPRequestHandler):
         ]
         base = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "rehearsal"}
         events = [{**base, "choices": choice, "usage": None if choice else usage} for choice in choices]
-        self._answer("text/event-stream", "".join(f"data: {json.dumps(e)}\n\n" for e in events) + "data: [DONE]\n\n")
+        self._send("text/event-stream", "".join(f"data: {json.dumps(e)}\n\n" for e in events) + "data: [DONE]\n\n")
 
-    def _answer(self, kind: str, text: str) -> None:
+    def _send(self, kind: str, text: str) -> None:
         raw = text.encode()
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(raw)}\r\n\r\n"
+        self.wfile.write(head.encode() + raw)  # in one packet, or the client would wait for the second
 
     def log_message(self, *_: Any) -> None:
         """Standard output is for the list."""

@@ -34,8 +34,6 @@ def of_run(error: BaseException) -> Failed:
             return cause
         cause = cause.__cause__ or cause.__context__
     text = str(error) or type(error).__name__
-    if "None or empty" in text:
-        return Failed("The model gave an empty answer.", reason="bad_output")
     if "without reaching a final answer" in text or type(error).__name__ == "OutputParserError":
         return Failed("The agent came to no answer that could be used.", reason="bad_output")
     return Failed(text)

@@ -35,7 +35,7 @@ class GatewayClient:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.task_keys: dict[str, str] = {}
-        self._ordinals: Counter[tuple[str, str]] = Counter()
+        self._ordinals: Counter[tuple[str, str, str]] = Counter()
         self._lock = threading.Lock()
         url = gateway["base_url"]
         # Reading the machine's certificates takes 20 ms, which a gateway next door does not need.
@@ -66,8 +66,8 @@ class GatewayClient:
         if role is None or task is None:
             return
         with self._lock:
-            ordinal = self._ordinals[task, role]
-            self._ordinals[task, role] += 1
+            ordinal = self._ordinals[request.url.path, task, role]
+            self._ordinals[request.url.path, task, role] += 1
         request.headers[HEADER_TASK] = task
         request.headers[HEADER_ORDINAL] = str(ordinal)
 
@@ -131,6 +131,8 @@ class RoleLLM(OpenAICompletion):
     def _finalize_streaming_response(self, full_response: str, tool_calls: Any, **rest: Any) -> Any:
         if rest.get("finish_reason") is None and rest.get("usage_data") is None:
             raise Failed("The model's answer ended in the middle.", reason="bad_output")
+        if not tool_calls and not full_response.strip():
+            raise Failed("The model gave an empty answer.", reason="bad_output")
         if tool_calls and full_response.strip():
             self._on_thought(full_response.strip())
         return super()._finalize_streaming_response(full_response=full_response, tool_calls=tool_calls, **rest)
