@@ -6,6 +6,7 @@ here and not in pyproject.toml. What a test run may take from outside: `DATABASE
 """
 
 import atexit
+import contextlib
 import os
 import shutil
 import sys
@@ -17,6 +18,8 @@ from typing import Any
 import pytest
 
 from tests import services
+from tests.fakes.llm import FakeLLM
+from tests.stack import Stack
 
 if "portal.settings" in sys.modules:
     raise RuntimeError("the settings were read before the tests could name a data folder: unset DJANGO_SETTINGS_MODULE")
@@ -109,3 +112,37 @@ def local_model_path() -> Path:
     """The small local model's file."""
     need("model")
     return services.local_model()
+
+
+@pytest.fixture(scope="session")
+def fake_llm() -> Iterator[FakeLLM]:
+    """The provider behind the models of `stack` and `team_stack`."""
+    with FakeLLM() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="session")
+def stack(fake_llm: FakeLLM) -> Iterator[Stack]:
+    """The portal's processes on SQLite, without Redis: what one person runs. Shared: leave no run behind."""
+    with _stack(fake_llm) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def team_stack(fake_llm: FakeLLM, postgres_server: str, redis_server: str) -> Iterator[Stack]:
+    """The portal's processes on PostgreSQL and Redis: what a team runs. Shared: leave no run behind."""
+    name = "portal_stack"
+    url = services.create_database(postgres_server, name)
+    try:
+        with _stack(fake_llm, database_url=url, redis_url=redis_server) as running:
+            yield running
+    finally:
+        services.drop_database(postgres_server, name)
+
+
+@contextlib.contextmanager
+def _stack(fake: FakeLLM, **options: Any) -> Iterator[Stack]:
+    with tempfile.TemporaryDirectory(prefix="portal-stack-") as folder:
+        Path(folder).chmod(0o711)  # engines may run as a user of their own
+        with Stack(Path(folder) / "data", llm_url=fake.url, **options) as running:
+            yield running

@@ -16,11 +16,12 @@ LIMIT_SECONDS = 2.0  # from the stop to the last request that reaches the model
 SHARE = 0.99
 LISTEN_SECONDS = 3.0  # how long after the end of a run its requests are still looked for
 AT_ONCE = 4
-# Three tasks side by side and one after them, a word each 20 ms: about four seconds if nobody stops it.
-CREW = {
-    "tasks": 4, "agents": 4, "models": ["long-80@20", "long-60@20", "long-70@20", "long-60@20"],
-    "process": "sequential", "inputs": ["topic"], "description": "Write about {topic}.",
-}  # fmt: skip
+# About four seconds each if nobody stops it: one writes long answers, the other asks again and again.
+CREWS = {
+    "writing": {"tasks": 4, "agents": 4, "models": ["long-80@20", "long-60@20", "long-70@20", "long-60@20"]},
+    "asking": {"tasks": 30, "agents": 3, "mode": "delay-60"},
+}
+DESCRIPTION = {"inputs": ["topic"], "description": "Write about {topic}."}
 LONGEST_WAIT = 5.0
 
 
@@ -43,15 +44,16 @@ class Stop:
 
 def run(stack: Stack, fake: FakeLLM, n: int, seed: int) -> dict[str, Any]:
     """Stop `n` runs; returns what was seen, with `ok` for all of it. `seed` fixes the moments."""
-    crew = stack.make_crews({f"stops {uuid.uuid4().hex[:6]}": CREW}).popitem()[1]
-    moments = random.Random(seed)
+    mark = uuid.uuid4().hex[:6]
+    crews = stack.make_crews({f"{name} {mark}": {**crew, **DESCRIPTION} for name, crew in CREWS.items()})
+    chance = random.Random(seed)
     stops: list[Stop] = []
     too_late = 0
     lock = threading.Lock()
 
-    def one(pause: float) -> None:
+    def one(plan: tuple[str, float]) -> None:
         nonlocal too_late
-        found = _stop_one(stack, fake, crew, pause)
+        found = _stop_one(stack, fake, *plan)
         with lock:
             if found is None:
                 too_late += 1
@@ -62,7 +64,8 @@ def run(stack: Stack, fake: FakeLLM, n: int, seed: int) -> dict[str, Any]:
     with ThreadPoolExecutor(AT_ONCE) as threads:
         while len(stops) < n:
             batch = min(n - len(stops), 5 * AT_ONCE)
-            list(threads.map(one, [moments.uniform(0, LONGEST_WAIT) for _ in range(batch)]))
+            plans = [(chance.choice(list(crews.values())), chance.uniform(0, LONGEST_WAIT)) for _ in range(batch)]
+            list(threads.map(one, plans))
             if too_late > 10 * n + 10:
                 raise AssertionError(f"{too_late} runs ended before they could be stopped")
     left = _engines_left(stack)
@@ -108,8 +111,8 @@ def _stop_one(stack: Stack, fake: FakeLLM, crew: str, pause: float) -> Stop | No
     return Stop(
         execution=execution,
         after_kickoff=round(pause, 3),
-        last_request=round(max((entry.at - asked for entry in requests), default=0.0), 3),
-        last_token=round(max(((entry.ended_at or time.time()) - asked for entry in requests), default=0.0), 3),
+        last_request=round(max((entry.at - asked for entry in requests if entry.at > asked), default=0.0), 3),
+        last_token=round(max([0.0, *((entry.ended_at or time.time()) - asked for entry in requests)]), 3),
         stopped=round(stopped, 3),
         finished_tasks=finished,
         wrong=tuple(wrong + (["the model still writes"] if any(not entry.ended_at for entry in requests) else [])),

@@ -1,0 +1,25 @@
+"""Small samples of the long proofs, so that every change meets them; `python -m tests.soak` runs them whole."""
+
+import pytest
+
+from tests.fakes.llm import FakeLLM
+from tests.soak import reconnects, stops
+from tests.stack import Stack
+
+pytestmark = pytest.mark.slow
+BACKENDS = ["stack", pytest.param("team_stack", marks=[pytest.mark.postgres, pytest.mark.redis])]
+
+
+@pytest.fixture(params=BACKENDS)
+def running(request: pytest.FixtureRequest) -> Stack:
+    return request.getfixturevalue(request.param)
+
+
+def test_a_stopped_run_leaves_the_model_alone_and_keeps_what_it_made(running: Stack, fake_llm: FakeLLM) -> None:
+    found = stops.run(running, fake_llm, n=8, seed=20)
+    assert found["ok"], found
+
+
+def test_a_watcher_that_is_cut_misses_nothing_and_sees_nothing_twice(running: Stack) -> None:
+    found = reconnects.run(running, n=40, seed=20)
+    assert found["ok"], found
