@@ -43,9 +43,10 @@ class EventParser:
     def __init__(self) -> None:
         self._buffer = b""
         self.done = False
+        self.fault: faults.Fault | None = None
 
     def feed(self, data: bytes) -> list[Piece]:
-        """The pieces that `data` completes. Raises `Fault` when they are no completion chunks."""
+        """The pieces that `data` completes, up to what is no completion chunk: that is then the `fault`."""
         buffer = self._buffer + data if self._buffer else data
         if b"\r" in buffer:
             buffer = buffer.replace(b"\r\n", b"\n")
@@ -57,11 +58,16 @@ class EventParser:
                 break
             raw = buffer[start : end + 2]
             start = end + 2
-            if (piece := self._piece(raw)) is not None:
+            try:
+                piece = self._piece(raw)
+            except faults.Fault as fault:
+                self.fault = fault
+                break
+            if piece is not None:
                 pieces.append(piece)
         self._buffer = buffer[start:]
         if len(self._buffer) > MAX_EVENT:
-            raise bad_stream("an event of the stream is too long")
+            self.fault = bad_stream("an event of the stream is too long")
         return pieces
 
     def _piece(self, raw: bytes) -> Piece | None:
@@ -186,7 +192,7 @@ class Answer:
         self.characters = 0  # of text and of tool calls
         self._texts: list[str] = []
         self._choices: dict[int, _Choice] = {}
-        self._held: list[bytes] = []
+        self._held: list[Piece] = []
         self.tail: list[Piece] = []
 
     def take(self, pieces: list[Piece]) -> tuple[bytes, str]:
@@ -204,16 +210,15 @@ class Answer:
             for part in chunk.get("choices") or ():
                 self._take_choice(part, fresh)
             if self.ended:
+                self.tail += self._held  # an answer without a token: no part of it is passed on
+                self._held.clear()
                 self.tail.append(piece)
             elif self.started:
-                passed += self._held
+                passed += [held.raw for held in self._held]
                 self._held.clear()
                 passed.append(piece.raw)
             else:
-                self._held.append(piece.raw)
-        if self.ended and self._held:
-            passed += self._held
-            self._held.clear()
+                self._held.append(piece)
         text = "".join(fresh)
         if text:
             self._texts.append(text)

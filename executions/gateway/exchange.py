@@ -133,13 +133,14 @@ class Exchange:
         if not shim.has_choice:
             return await self._tries(target, shim.answer_request())
         decision, step = await self._decision(target, shim)
-        if step.tool:
-            piece = answers.pieces_of(_as_tool_call(decision.answer, step))
-            reply = Answer()
-            reply.take(piece)
-            return Reply(reply, decision.usage)
-        reply_ = await self._tries(target, shim.answer_request())
-        return Reply(reply_.answer, _sum(decision.usage, reply_.usage))
+        if not step.tool:
+            reply = await self._tries(target, shim.answer_request())
+            return Reply(reply.answer, _sum(decision.usage, reply.usage))
+        call = Answer()
+        passed, _text = call.take(answers.pieces_of(_as_tool_call(decision.answer, step)))
+        if self._client.streams:
+            await self._client.forward(passed)
+        return Reply(call, decision.usage)
 
     async def _decision(self, target: Target, shim: Shim) -> tuple[Reply, Step]:
         """What the model does next; what is no decision is asked for once more. Raises `Fault`."""

@@ -99,6 +99,8 @@ class OpenAICompatible:
                 return
             if pieces := parser.feed(data):
                 yield pieces
+            if parser.fault:
+                raise parser.fault
 
     def _give_back(self, response: aiohttp.ClientResponse, complete: bool) -> None:
         """Keep the connection after a complete answer, whose last bytes may still be on their way; else close it."""

@@ -68,6 +68,7 @@ class Request:
     task: str
     role: str
     ordinal: str
+    authorization: str
     status: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -229,7 +230,7 @@ class FakeLLM:
     def _write(self, phase: str, entry: Request) -> None:
         if self._file:
             line = asdict(entry)
-            del line["body"]
+            del line["body"], line["authorization"]
             self._file.write(json.dumps({"phase": phase, **line}) + "\n")
 
     # --- ASGI -------------------------------------------------------------------------------------
@@ -284,6 +285,7 @@ class FakeLLM:
             task=headers.get(b"x-portal-task", ""),
             role=headers.get(b"x-portal-role", ""),
             ordinal=headers.get(b"x-portal-ordinal", ""),
+            authorization=headers.get(b"authorization", ""),
             body=body,
         )
         self.ledger.append(entry)
@@ -301,6 +303,7 @@ class FakeLLM:
             entry.status, error, headers = refusal
             await _json(send, entry.status, error, headers)
             return
+        entry.prompt_tokens = read = prompt_tokens(body.get("messages") or [])
         if mode == "hang-silent":
             await asyncio.Event().wait()
         if mode == "delay":
@@ -308,11 +311,10 @@ class FakeLLM:
         if mode == "slow":
             pause = (number or 100) / 1000
         text, calls = answer(body, mode, number)
-        read = prompt_tokens(body.get("messages") or [])
         written = count(text or "".join(call["function"]["arguments"] for call in calls))
         usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
         base = {"id": f"chatcmpl-{entry.n}", "created": int(entry.at), "model": entry.model}
-        entry.status, entry.prompt_tokens = 200, read
+        entry.status = 200
         finish = "tool_calls" if calls else "stop"
         if not entry.stream or mode == "plain-json":
             await asyncio.sleep(pause * written)
@@ -360,6 +362,7 @@ class FakeLLM:
             await asyncio.Event().wait()
         if mode == "malformed":
             await send({"type": "http.response.body", "body": b'data: {"choices": [{"delta\n\n', "more_body": False})
+        await asyncio.sleep(0.2)  # the tokens arrive before the break, however busy the reader is
         raise _Break
 
 
