@@ -194,8 +194,8 @@ class Stack:
         """Make crews and return their ids by name.
 
         Of each: `tasks` (how many, 1), `process` ("sequential"), `mode` of the fake model ("ok") or
-        `models` (a mode for each agent), `description`, `inputs` (names), `agents` (how many, 1) and `llm`
-        (parameters). Owned by `ann`.
+        `models` (a mode for each agent), `description`, `inputs` (names), `agents` (how many, 1), `llm`
+        (parameters), `tools` (names) and `native_tools` (True). Owned by `ann`.
         """
         return self._data("crews", json.dumps({"llm_url": self.llm_url, "crews": crews}))
 

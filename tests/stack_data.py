@@ -39,10 +39,12 @@ def crews(llm_url: str, crews: dict[str, dict[str, Any]]) -> dict[str, str]:
     provider = LLMProvider.objects.filter(name="Fake").first()
     provider = provider or make.LLMProviderFactory(name="Fake", api_base=llm_url)
 
-    def model(mode: str) -> LLMModel:
-        name = f"fake-{mode}".replace("@", "at")
+    def model(mode: str, native_tools: bool) -> LLMModel:
+        name = f"fake-{mode}".replace("@", "at") + ("" if native_tools else "-shim")
         known = LLMModel.objects.filter(pk=name).first()
-        return known or make.LLMModelFactory(id=name, provider=provider, route=f"openai/{mode}", max_concurrency=100)
+        return known or make.LLMModelFactory(
+            id=name, provider=provider, route=f"openai/{mode}", max_concurrency=100, native_tools=native_tools
+        )
 
     ids = {}
     for name, wanted in crews.items():
@@ -52,10 +54,15 @@ def crews(llm_url: str, crews: dict[str, dict[str, Any]]) -> dict[str, str]:
         crew = make.CrewFactory(name=name, owner=owner, process=process, **wanted.get("crew", {}))
         agents = [
             make.AgentFactory(
-                owner=owner, role=f"Agent {n + 1}", llm_model=model(modes[n]), llm_config=wanted.get("llm", {})
+                owner=owner,
+                role=f"Agent {n + 1}",
+                llm_model=model(modes[n], wanted.get("native_tools", True)),
+                llm_config=wanted.get("llm", {}),
             )
             for n in range(wanted.get("agents", 1))
         ]
+        for agent in agents:
+            agent.tools.set([make.ToolFactory(name=tool) for tool in wanted.get("tools", ())])
         for field in wanted.get("inputs", ()):
             make.CrewInputFactory(crew=crew, field_name=field)
         before = None
