@@ -13,6 +13,8 @@ from typing import Any
 from executions.engines import sweep, wire
 from executions.engines.protocol import RunSpec
 
+ANSWER_SECONDS = 30.0  # a host answers within milliseconds, unless the machine is very busy
+
 
 class EngineUnavailable(Exception):
     """The engine's host is not there (yet), or could not start the run; trying again later may help."""
@@ -180,8 +182,9 @@ async def _connect(host_socket: Path) -> socket.socket:
 async def _ask(connection: socket.socket, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
     try:
         socket.send_fds(connection, [wire.pack(message)], descriptors)
-        packet = await asyncio.get_running_loop().sock_recv(connection, wire.MAX_PACKET)
-    except OSError as exc:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            packet = await asyncio.get_running_loop().sock_recv(connection, wire.MAX_PACKET)
+    except OSError as exc:  # of which TimeoutError is one
         raise EngineUnavailable("The engine's host went away.") from exc
     if not packet:
         raise EngineUnavailable("The engine's host went away.")

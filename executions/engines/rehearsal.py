@@ -30,6 +30,7 @@ class Gateway(BaseHTTPRequestHandler):
     """Answers every request of a rehearsal: first with a tool call, where tools are offered, then with a text."""
 
     protocol_version = "HTTP/1.1"
+    remark = ""  # said beside a tool call
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -45,7 +46,10 @@ class Gateway(BaseHTTPRequestHandler):
             function = body["tools"][0]["function"]
             values = {name: "Writer" if name == "coworker" else "1" for name in function["parameters"]["properties"]}
             call = {"name": function["name"], "arguments": json.dumps(values)}
-            delta = {"tool_calls": [{"index": 0, "id": "call_0", "type": "function", "function": call}]}
+            delta = {
+                "content": self.remark,
+                "tool_calls": [{"index": 0, "id": "call_0", "type": "function", "function": call}],
+            }
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         choices: list[list[dict[str, Any]]] = [
             [{"index": 0, "delta": delta, "finish_reason": None}],

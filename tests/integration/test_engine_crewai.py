@@ -71,11 +71,13 @@ def fake():
 
 
 @contextlib.contextmanager
-def rehearsal_gateway() -> Iterator[tuple[str, list[tuple[str, ...]]]]:
-    """A model that delegates to "Writer" where it may; its address, and the calls it gets."""
+def rehearsal_gateway(says: str = "") -> Iterator[tuple[str, list[tuple[str, ...]]]]:
+    """A model that delegates to "Writer" where it may, saying so; its address, and the calls it gets."""
     seen: list[tuple[str, ...]] = []
 
     class Gateway(rehearsal.Gateway):
+        remark = says
+
         def answer(self, body: dict[str, Any]) -> None:
             seen.append((body["model"], *(self.headers[name] for name in (HEADER_TASK, HEADER_ROLE, HEADER_ORDINAL))))
             super().answer(body)
@@ -238,6 +240,14 @@ async def test_a_tool_is_called_through_the_gateway(host, fake, tmp_path):
     assert [line["data"] for line in ended.events("tool.completed")] == [{**called, "result": "3"}]
     assert fake.ledger[0].body["tools"][0]["function"]["parameters"] == ADD["parameters"]
     assert fake.ledger[1].body["messages"][-1]["content"] == "3"
+
+
+async def test_what_a_model_says_beside_a_tool_call_is_its_agents_thought(host, tmp_path):
+    with rehearsal_gateway(says="I had better ask.") as (url, _):
+        agents = [agent("a", allow_delegation=True), agent("w", role="Writer")]
+        ended = await carry(host, run_spec(url, agents=agents), tmp_path)
+    (thought,) = ended.events("agent.thought")
+    assert (thought["task"], thought["role"], thought["data"]) == ("1", "Role a", {"text": "I had better ask."})
 
 
 async def test_a_failing_tool_is_told_to_the_agent_which_goes_on(host, fake, tmp_path):
