@@ -50,7 +50,7 @@ class FakeGateway(FakeLLM):
             if not message.get("more_body"):
                 break
         headers = {key.decode(): value.decode() for key, value in scope["headers"]}
-        self.tool_calls.append((name, json.loads(body), headers))
+        self.tool_calls.append((name, json.loads(body)["arguments"], headers))
         status, answer = self.tools[name]
         await send(
             {"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]}

@@ -40,7 +40,7 @@ class GatewayTool(BaseTool):
         try:
             response = self._client.http.post(
                 f"{gateway['base_url'].rstrip('/')}/tools/{self._tool}",
-                json=arguments,
+                json={"arguments": arguments},
                 headers={"Authorization": f"Bearer {gateway['token']}", HEADER_ROLE: self._role},
             )
         except httpx.HTTPError as exc:
