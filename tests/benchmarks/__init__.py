@@ -1,0 +1,1 @@
+"""What the portal costs beside the bare thing, measured in interleaved pairs: `python -m tests.benchmarks`."""

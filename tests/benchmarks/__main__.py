@@ -1,0 +1,43 @@
+"""What the portal costs beside the bare thing.
+
+    python -m tests.benchmarks                      all of them
+    python -m tests.benchmarks first_event --json   one, its result as a line of JSON
+
+Each is measured in interleaved pairs on this machine. The last line of each: `{"name", "ratio", "low",
+"high", "aim", "limit", "n", "ok"}`, a 95 % interval, `ok` when its worse side is within the limit.
+"""
+
+import argparse
+import json
+import sys
+from contextlib import redirect_stdout
+
+from tests.benchmarks.portal import BENCHMARKS
+from tests.benchmarks.scene import scene
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default: all)")
+    parser.add_argument("--json", action="store_true", help="print the last lines alone")
+    parser.add_argument("--quick", action="store_true", help="few pairs: a smoke test, with a wide interval")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(BENCHMARKS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    results = []
+    # The web process writes down what it imports, for `web_imports`; it costs nothing once it has started.
+    with (
+        redirect_stdout(sys.stderr if options.json else sys.stdout),
+        scene(environment={"PYTHONPROFILEIMPORTTIME": "1"}) as measured,
+    ):
+        for name in options.names or BENCHMARKS:
+            result = BENCHMARKS[name](measured, options.quick)
+            results.append(result)
+            print(json.dumps(result.as_json()), file=sys.__stdout__, flush=True)
+    return 0 if all(result.ok for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

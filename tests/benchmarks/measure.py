@@ -1,0 +1,74 @@
+"""Pairs, ratios and their uncertainty."""
+
+import random
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+BOOTSTRAPS = 4000
+
+
+@dataclass(frozen=True)
+class Result:
+    """The last line of a benchmark. `low` and `high` bound `ratio` with 95 % confidence.
+
+    `ok`: the worse side of the interval is within `limit`. `aim` is where we want to be.
+    """
+
+    name: str
+    ratio: float
+    low: float
+    high: float
+    aim: float
+    limit: float
+    n: int
+    ok: bool
+
+    def as_json(self) -> dict[str, Any]:
+        return {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Seconds of ours and of the bare thing, measured by turns."""
+
+    ours: list[float]
+    bare: list[float]
+
+    def summary(self) -> str:
+        ours, bare = statistics.median(self.ours) * 1000, statistics.median(self.bare) * 1000
+        return f"portal {ours:.1f} ms, bare {bare:.1f} ms (medians of {len(self.ours)} pairs)"
+
+
+def interleaved(ours: Callable[[], float], bare: Callable[[], float], n: int, *, warm_up: int = 3) -> Pairs:
+    """`n` pairs, the one first that was second before, so that a slow moment of the machine hits both."""
+    for _ in range(warm_up):
+        ours()
+        bare()
+    pairs = Pairs([], [])
+    for index in range(n):
+        turns = [(ours, pairs.ours), (bare, pairs.bare)]
+        for measure, results in turns if index % 2 else reversed(turns):
+            results.append(measure())
+    return pairs
+
+
+def ratio(name: str, pairs: Pairs, *, aim: float, limit: float) -> Result:
+    """The ratio of the medians, with a bootstrap over pairs."""
+    chance = random.Random(20)  # the same pairs give the same interval
+    found = statistics.median(pairs.ours) / statistics.median(pairs.bare)
+    both = list(zip(pairs.ours, pairs.bare, strict=True))
+    drawn = []
+    for _ in range(BOOTSTRAPS):
+        sample = chance.choices(both, k=len(both))
+        drawn.append(statistics.median(o for o, _ in sample) / statistics.median(b for _, b in sample))
+    low, high = interval(drawn)
+    return Result(name, found, low, high, aim, limit, len(both), high <= limit)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 2.5 % and 97.5 % quantiles."""
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return ordered[round(0.025 * last)], ordered[round(0.975 * last)]
