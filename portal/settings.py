@@ -126,8 +126,8 @@ PORTAL_MODEL_DIR = env.path("PORTAL_MODEL_DIR", Path("~/.cache/agent-portal/mode
 
 # --- The site ------------------------------------------------------------------------------------
 INSTALLED_APPS = [
-    "unfold",
-    "django.contrib.admin",
+    "unfold.apps.BasicAppConfig",
+    "portal.site.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -208,6 +208,14 @@ STORAGES = {
         if _serves
         else "django.contrib.staticfiles.storage.StaticFilesStorage"
     },
+}
+
+UNFOLD = {
+    "SITE_TITLE": "Agent Portal",
+    "SITE_HEADER": "Agent Portal",
+    "SITE_SYMBOL": "hub",
+    "SHOW_VIEW_ON_SITE": False,
+    "SHOW_LANGUAGES": False,
 }
 
 # --- The API -------------------------------------------------------------------------------------
