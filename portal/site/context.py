@@ -4,7 +4,20 @@ from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
+from django.utils import translation
+
+from portal.accounts.views import THEME_COOKIE, THEMES
 
 
 def site(request: HttpRequest) -> dict[str, Any]:
-    return {"portal_version": settings.VERSION}
+    """The section of the navigation a page stands in, and how the reader wants it to look."""
+    theme = request.COOKIES.get(THEME_COOKIE, "")
+    return {
+        "portal_version": settings.VERSION,
+        "section": request.path.split("/")[1] or "dashboard",
+        "theme": theme if theme in THEMES else "",
+        "languages": [
+            (code, translation.get_language_info(code)["name_local"], code == translation.get_language())
+            for code, _name in settings.LANGUAGES
+        ],
+    }

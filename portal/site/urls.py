@@ -1,4 +1,11 @@
 """Addresses of this app's pages."""
 
+from django.urls import path
+
+from portal.site import views
+
 app_name = "site"
-urlpatterns: list = []
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("dashboard", views.home, name="dashboard"),
+]

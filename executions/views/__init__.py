@@ -1,0 +1,1 @@
+"""Pages of runs: `start` (the run form), `lists` (all runs), `page` (one run, live)."""

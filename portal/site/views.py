@@ -1,0 +1,35 @@
+"""Pages that look across everything."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET
+
+from crews.models import Crew
+from crews.views.catalog import embedded
+from crews.views.crews import AVATARS, with_counts
+from executions.models import Execution, Worker
+from executions.status import Status
+from executions.views.lists import HEAVY
+from portal.accounts.models import Role
+from portal.accounts.permissions import allow
+
+RUNS = 8
+CREWS = 6
+
+
+@allow(Role.VIEWER)
+@require_GET
+def home(request: HttpRequest) -> HttpResponse:
+    """Where one starts: crews to run, what ran lately, and whether the machine is ready."""
+    runs = Execution.objects.visible_to(request.user).select_related("created_by").defer(*HEAVY)
+    crews = with_counts(Crew.objects.visible_to(request.user).filter(status=Crew.Status.ACTIVE))
+    context = {
+        "runs": list(runs[:RUNS]),
+        "crews": list(crews.order_by("-updated_at")[:CREWS]),
+        "avatars": AVATARS,
+        "workers": list(Worker.objects.alive()),
+        "embedded": embedded(),
+        "waiting": Execution.objects.filter(status=Status.PENDING).count(),
+        "running": Execution.objects.filter(status=Status.RUNNING).count(),
+    }
+    return render(request, "site/home.html", context)

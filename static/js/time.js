@@ -1,0 +1,31 @@
+// Times in the reader's own zone, and durations that count on while something is open.
+const language = document.documentElement.lang;
+const full = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" });
+const ofDay = new Intl.DateTimeFormat(language, { timeStyle: "medium", hour12: false });
+
+function localize(root) {
+  for (const time of root.querySelectorAll("time[data-moment]")) time.title = full.format(new Date(time.dateTime));
+  for (const time of root.querySelectorAll("time[data-clock]")) time.textContent = ofDay.format(new Date(time.dateTime));
+}
+
+function spell(seconds) {
+  const two = (n) => String(n).padStart(2, "0");
+  const [h, m, s] = [Math.floor(seconds / 3600), Math.floor((seconds % 3600) / 60), Math.floor(seconds % 60)];
+  return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
+}
+
+// The server's clock may differ from the reader's: count from what the server showed.
+const seen = new WeakMap();
+
+function tick() {
+  for (const element of document.querySelectorAll("[data-since]")) {
+    if (!seen.has(element)) {
+      seen.set(element, Date.now() - Number(element.dataset.seconds) * 1000);
+    }
+    element.textContent = spell(Math.max(0, (Date.now() - seen.get(element)) / 1000));
+  }
+}
+
+localize(document);
+setInterval(tick, 1000);
+document.addEventListener("htmx:load", (event) => localize(event.detail.elt));
