@@ -268,6 +268,7 @@ LOGGING = {
         "django.request": {"level": "ERROR"},
         "httpx": {"level": "WARNING"},
         "django-q": {"level": "WARNING"},
+        "uvicorn": {"level": "WARNING" if LOG_LEVEL == "INFO" else LOG_LEVEL},
         "asyncio": {"level": "WARNING"},
     },
 }

@@ -41,7 +41,8 @@ EXIT_CODES = {
 HALTS = frozenset({"execution.waiting", "execution.paused"})
 # A part that died this often will not come up any more.
 MANY_DEATHS = 6
-FOLLOW_EVERY = 0.2
+FOLLOW_EVERY = 0.2  # seconds
+LOOK_AFTER_PARTS_EVERY = 3.0  # seconds
 
 
 class Unstartable(Exception):
@@ -117,7 +118,11 @@ class RunHere:
         try:
             await self._start_missing(names, ports)
             await self._ready(ports, with_model="model" in names)
-            return await self._follow()
+            keeping = asyncio.create_task(self._stay_complete(names, ports))
+            try:
+                return await self._follow()
+            finally:
+                keeping.cancel()
         except asyncio.CancelledError:
             self._say(_("Stopped before the run began.") if self.execution is None else _("Left at once."))
             return STOPPED
@@ -128,14 +133,18 @@ class RunHere:
     # --- Starting --------------------------------------------------------------------------------
 
     async def _start_missing(self, names: list[str], ports: Ports) -> None:
-        for name in names:
-            if running(name) is None:
-                await self.supervisor.start(part(name, ports))
-                self.started.append(name)
-        if self.started:
-            self._say(
-                _("Starting %(parts)s; logs in %(folder)s") % {"parts": ", ".join(self.started), "folder": self.logs}
-            )
+        missing = [name for name in names if running(name) is None]
+        for name in missing:
+            await self.supervisor.start(part(name, ports))
+        self.started += missing
+        if missing:
+            self._say(_("Starting %(parts)s; logs in %(folder)s") % {"parts": ", ".join(missing), "folder": self.logs})
+
+    async def _stay_complete(self, names: list[str], ports: Ports) -> None:
+        """Take over what another command ran and has ended in the meantime."""
+        while True:
+            await asyncio.sleep(LOOK_AFTER_PARTS_EVERY)
+            await self._start_missing([name for name in names if name not in self.started], ports)
 
     async def _ready(self, ports: Ports, *, with_model: bool) -> None:
         """Until the gateway answers and, if it is needed, the model."""

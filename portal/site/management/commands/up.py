@@ -120,8 +120,8 @@ class House:
     async def _tell_news(self) -> None:
         await self._until(lambda: is_listening(_connect_host(self.ports.host), self.ports.web))
         self.screen.note(self._summary())
-        if "model" in self.names:
-            await self._until(lambda: bool((now := serve.serving()) and now.is_ready))
+        if "model" in self.names and not _model_is_ready():
+            await self._until(_model_is_ready)
             self.screen.note(_("The model is ready."))
 
     async def _until(self, holds: Callable[[], bool]) -> None:
@@ -171,6 +171,11 @@ class House:
             _("%(name)s ended (%(how)s) and is started again in %(pause)g s.")
             % {"name": name, "how": describe_exit(code), "pause": pause}
         )
+
+
+def _model_is_ready() -> bool:
+    now = serve.serving()
+    return now is not None and now.is_ready
 
 
 def _connect_host(host: str) -> str:
