@@ -16,6 +16,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from executions.models.stream import EventStream, ExecutionEvent
+from portal.lib.rows import insert
 
 # What may stand in the log (SPEC, event types); `llm.delta` is live only and never stored.
 TYPES = frozenset(
@@ -30,6 +31,7 @@ TYPES = frozenset(
     }
 )
 DELTA = "llm.delta"
+SMALL_BATCH = 20  # most appends are of one event, and are on somebody's way
 # After one of these a stream rests, until somebody retries the execution.
 LAST = frozenset({"execution.completed", "execution.failed", "execution.stopped"})
 
@@ -57,7 +59,8 @@ def append(stream_id: uuid.UUID, new: Sequence[NewEvent]) -> list[ExecutionEvent
     """
     if not new:
         return []
-    with transaction.atomic():
+    # Whoever appends within a transaction of its own cannot go on without the events: no savepoint.
+    with transaction.atomic(savepoint=False):
         last = _take_numbers(stream_id, len(new))
         now = timezone.now()
         rows = [
@@ -73,7 +76,10 @@ def append(stream_id: uuid.UUID, new: Sequence[NewEvent]) -> list[ExecutionEvent
             )
             for index, event in enumerate(new, start=1)
         ]
-        ExecutionEvent.objects.bulk_create(rows)
+        if len(rows) <= SMALL_BATCH:
+            insert(rows)
+        else:
+            ExecutionEvent.objects.bulk_create(rows)
         transaction.on_commit(partial(_announce, stream_id, [wire(row) for row in rows]))
     return rows
 

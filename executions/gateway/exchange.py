@@ -117,6 +117,8 @@ class Exchange:
             await self._state.write(ledger.tell_failure, self._row(target, 1), self._order.caller, fault)
             raise fault
 
+        await self._state.ready(target.kind)
+
         async def tell(ahead: int) -> None:
             await self._state.write(ledger.tell_waiting, self._row(target, 1), self._order.caller, ahead)
 

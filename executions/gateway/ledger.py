@@ -10,7 +10,6 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -20,9 +19,16 @@ from executions.gateway.catalog import Caller, Target, alive, dead_token
 from executions.gateway.faults import Fault
 from executions.models import Execution, LLMCall, ToolCall
 from executions.models.calls import cost_of
-from executions.status import ACTIVE
+from executions.status import ACTIVE, Status
+from portal.lib import rows
 
 CHARACTERS_A_TOKEN = 4  # where a provider does not say how many tokens there were
+# Counts a call of a run that may make it: the token's attempt is running, unstopped and within its limits.
+_COUNT = (
+    "UPDATE executions_execution SET llm_calls_count = llm_calls_count + 1 "
+    "WHERE id = %s AND status = %s AND attempt = %s AND stop_requested_at IS NULL "
+    "AND llm_calls_count < max_llm_calls AND (budget_usd IS NULL OR cost_usd < budget_usd)"
+)
 
 
 def estimated_tokens(characters: int) -> int:
@@ -62,14 +68,8 @@ def open_call(row: LLMCall, caller: Caller) -> None:
     Raises `Refusal` when the token is dead, and `Fault` (budget_exceeded) when the run has reached a limit.
     """
     with transaction.atomic():
-        within_budget = Q(budget_usd=None) | Q(cost_usd__lt=F("budget_usd"))
-        counted = (
-            alive(caller)
-            .filter(within_budget, llm_calls_count__lt=F("max_llm_calls"))
-            .update(llm_calls_count=F("llm_calls_count") + 1)
-        )
-        if counted:
-            row.save(force_insert=True)
+        if rows.execute(_COUNT, [rows.key(Execution, caller.execution), Status.RUNNING, caller.attempt]):
+            rows.insert([row])
             started = {**_names(row), "queued_ms": row.queue_ms}
             events.append(caller.execution, [_event("llm.started", row, started)])
             return
@@ -126,20 +126,21 @@ def close_call(row: LLMCall, target: Target, closing: Closing) -> None:
 def _close(row: LLMCall, closing: Closing, cost: Any) -> None:
     fault = closing.fault
     with transaction.atomic():
-        won = LLMCall.objects.filter(pk=row.pk, status=LLMCall.Status.OPEN).update(
-            status=closing.status,
-            error_code=fault.code if fault else "",
-            error_detail=fault.detail if fault else "",
-            http_status=closing.http_status,
-            prompt_tokens=closing.prompt_tokens,
-            completion_tokens=closing.completion_tokens,
-            is_estimated=closing.is_estimated,
-            cost_usd=cost,
-            first_token_ms=closing.first_token_ms,
-            latency_ms=closing.latency_ms,
-            text=closing.text,
-            closed_at=timezone.now(),
-        )
+        changes = {
+            "status": closing.status,
+            "error_code": fault.code if fault else "",
+            "error_detail": fault.detail if fault else "",
+            "http_status": closing.http_status,
+            "prompt_tokens": closing.prompt_tokens,
+            "completion_tokens": closing.completion_tokens,
+            "is_estimated": closing.is_estimated,
+            "cost_usd": cost,
+            "first_token_ms": closing.first_token_ms,
+            "latency_ms": closing.latency_ms,
+            "text": closing.text,
+            "closed_at": timezone.now(),
+        }
+        won = rows.update(LLMCall, changes, "id = %s AND status = %s", [row.pk, LLMCall.Status.OPEN])
         if not won or row.execution_id is None:
             return
         # A request that used nothing cost nothing, whatever its model's price.
@@ -198,7 +199,7 @@ def close_orphans() -> int:
     """
     orphans = LLMCall.objects.filter(status=LLMCall.Status.OPEN, gateway=gateway_name())
     closed = 0
-    for row in orphans.iterator():
+    for row in orphans:
         fault = Fault(ErrorCode.LLM_UNAVAILABLE, _("The gateway ended during this request."))
         age = (timezone.now() - row.opened_at).total_seconds()
         closing = Closing(

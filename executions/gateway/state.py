@@ -44,6 +44,11 @@ class State:
         """The way to providers of a kind."""
         return self.litellm if kind == LLMProvider.Kind.LITELLM else self.compatible
 
+    async def ready(self, kind: str) -> None:
+        """Have what a kind needs loaded; it is not the model's time that this takes."""
+        if kind == LLMProvider.Kind.LITELLM:
+            await self.litellm.load()
+
     async def write(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a transaction on the database threads; again when the database was away for a moment."""
         for pause in PAUSES:

@@ -7,6 +7,7 @@ never on the event loop's thread.
 import asyncio
 import contextlib
 import importlib
+import logging
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -24,15 +25,13 @@ class Litellm:
     """Calls through litellm, which is imported on first use."""
 
     def __init__(self) -> None:
-        self._module: Any = None
-        self._importing = asyncio.Lock()
+        self._importing: asyncio.Future[Any] | None = None
 
     async def load(self) -> Any:
-        """The module; safe to call often."""
-        async with self._importing:
-            if self._module is None:
-                self._module = await asyncio.to_thread(_import)
-        return self._module
+        """The module; safe to call often. Who stops waiting for the import does not stop it."""
+        if self._importing is None:
+            self._importing = asyncio.ensure_future(asyncio.to_thread(_import))
+        return await asyncio.shield(self._importing)
 
     async def stream(self, target: Target, body: dict[str, Any]) -> AsyncGenerator[list[Piece], None]:
         litellm = await self.load()
@@ -44,6 +43,8 @@ class Litellm:
             "timeout": httpx.Timeout(settings.LLM_TOTAL_TIMEOUT, connect=settings.LLM_CONNECT_TIMEOUT),
             "max_retries": 0,
             "num_retries": 0,
+            # Its MCP proxy is not used here, and wants a newer `mcp` than crewai allows.
+            "_skip_mcp_handler": True,
             "drop_params": True,  # what a provider does not know is left out rather than refused
         }
         try:
@@ -67,6 +68,7 @@ def _import() -> Any:
     litellm.telemetry = False
     litellm.suppress_debug_info = True
     litellm.turn_off_message_logging = True
+    logging.getLogger("LiteLLM").setLevel(logging.WARNING)  # it reports every call otherwise
     # The exceptions that litellm raises all derive from the OpenAI client's.
     litellm.exceptions.OpenAIError = importlib.import_module("openai").OpenAIError
     return litellm

@@ -6,7 +6,7 @@ from typing import Any, Self
 from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models, transaction
-from django.db.models import F, Q
+from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -17,6 +17,7 @@ from executions.errors import ErrorCode, Failure, InvalidTransition, TransitionL
 from executions.models.stream import EventStream
 from executions.status import ACTIVE, ENDED, TRANSITIONS, Status
 from portal.accounts.models import AccessQuerySet, Guarded
+from portal.lib import rows
 
 
 class ExecutionQuerySet(AccessQuerySet):
@@ -266,12 +267,12 @@ class Execution(Guarded):
         )
 
     def add_usage(self, *, prompt_tokens: int, completion_tokens: int, cost_usd: Any, is_unpriced: bool) -> None:
-        """Add one closed call to the totals. One update, safe beside others."""
-        Execution.objects.filter(pk=self.pk).update(
-            prompt_tokens=F("prompt_tokens") + prompt_tokens,
-            completion_tokens=F("completion_tokens") + completion_tokens,
-            cost_usd=F("cost_usd") + (cost_usd or 0),
-            unpriced_calls=F("unpriced_calls") + int(is_unpriced),
+        """Add one closed call to the totals. One update, safe beside others; with every call, so it is plain SQL."""
+        rows.execute(
+            "UPDATE executions_execution SET prompt_tokens = prompt_tokens + %s, "
+            "completion_tokens = completion_tokens + %s, cost_usd = cost_usd + %s, "
+            "unpriced_calls = unpriced_calls + %s WHERE id = %s",
+            [prompt_tokens, completion_tokens, cost_usd or 0, int(is_unpriced), rows.key(Execution, self.pk)],
         )
 
 

@@ -1,4 +1,4 @@
-"""What the gateway adds to a call, in milliseconds: real processes, interleaved with calls that go straight to the model.
+"""What the gateway adds to a call, in milliseconds: real processes, in turns with calls straight to the model.
 
 python -m tests.benchmarks.calls [--pairs N]
 """
@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from tests.deadlines import wait_for
+from tests.deadlines import DEADLINE, wait_for
 from tests.services import die_with_parent, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +84,7 @@ def _process(*arguments: str, environ: dict[str, str]) -> Iterator[None]:
         cwd=ROOT,
         env=environ,
         stdout=subprocess.DEVNULL,
-        preexec_fn=die_with_parent(),  # noqa: PLW1509 - nothing here has threads yet
+        preexec_fn=die_with_parent(),
     )
     try:
         yield
@@ -101,7 +101,7 @@ def _answers(url: str) -> bool:
 
 def _client(base_url: str, token: str) -> httpx.Client:
     return httpx.Client(
-        base_url=base_url, headers={"Authorization": f"Bearer {token}", "X-Portal-Task": "task"}, timeout=None
+        base_url=base_url, headers={"Authorization": f"Bearer {token}", "X-Portal-Task": "task"}, timeout=DEADLINE
     )
 
 
