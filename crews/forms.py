@@ -103,12 +103,12 @@ class AgentForm(Styled, forms.ModelForm):
     """An agent; the two call parameters that people change most stand as fields of their own."""
 
     temperature = forms.FloatField(
-        label=_("temperature"), required=False, min_value=0, max_value=2,
+        label=_("Temperature"), required=False, min_value=0, max_value=2,
         help_text=_("0 is sober, 1 is inventive. Empty: the model's default."),
         widget=forms.NumberInput(attrs={"step": "0.05"}),
     )  # fmt: skip
     max_tokens = forms.IntegerField(
-        label=_("answer at most, tokens"), required=False, min_value=1, max_value=1_000_000,
+        label=_("Answer at most, tokens"), required=False, min_value=1, max_value=1_000_000,
         help_text=_("Empty: as long as the model likes."),
     )  # fmt: skip
 
@@ -212,7 +212,7 @@ class InputForm(Styled, forms.ModelForm):
     """A field of the crew's run form."""
 
     choices = forms.CharField(
-        label=_("choices"), required=False, help_text=_("One a line."), widget=forms.Textarea(attrs={"data-rows": 3})
+        label=_("Choices"), required=False, help_text=_("One a line."), widget=forms.Textarea(attrs={"data-rows": 3})
     )
 
     class Meta:
@@ -298,7 +298,7 @@ class ModelForm(Styled, forms.ModelForm):
     """An entry of the catalog. Routes and providers of models are made in Django admin or through the API."""
 
     fallbacks = forms.ModelMultipleChoiceField(
-        label=_("fallbacks"), queryset=LLMModel.objects.none(), required=False, widget=forms.CheckboxSelectMultiple,
+        label=_("Fallbacks"), queryset=LLMModel.objects.none(), required=False, widget=forms.CheckboxSelectMultiple,
         help_text=_("Tried in this order when the model cannot answer."),
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from django.db.models.functions import Coalesce
 from django.forms import BaseForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
@@ -59,7 +60,7 @@ def crew_list(request: HttpRequest) -> HttpResponse:
     template = "crews/crew_list.html"
     if request.headers.get("HX-Target") == "crew-rows":
         template += "#rows"
-    return render(request, template, context)
+    return as_fragment_or_page(request, template, context)
 
 
 @allow(Role.USER)
@@ -181,7 +182,16 @@ def show(request: HttpRequest, crew: Crew, open_form: OpenForm | None = None) ->
     if request.headers.get("HX-Target") == "editor":
         template += "#editor"
     is_faulty = open_form is not None and request.method == "POST"
-    return render(request, template, context, status=422 if is_faulty else 200)
+    return as_fragment_or_page(request, template, context, status=422 if is_faulty else 200)
+
+
+def as_fragment_or_page(
+    request: HttpRequest, template: str, context: dict[str, Any], status: int = 200
+) -> HttpResponse:
+    """An answer that is a fragment for htmx and a page else: caches must not take one for the other."""
+    response = render(request, template, context, status=status)
+    patch_vary_headers(response, ["HX-Target"])
+    return response
 
 
 def anchor_of(error: FieldError) -> str:

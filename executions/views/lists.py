@@ -38,10 +38,7 @@ def run_list(request: HttpRequest) -> HttpResponse:
         "crews": crews.only("name")[:CREWS],
         "statuses": [Status.COMPLETED, Status.FAILED, Status.STOPPED],
     }
-    template = "executions/run_list.html"
-    if request.headers.get("HX-Target") == "run-rows":
-        template += "#rows"
-    return render(request, template, context)
+    return render(request, "executions/run_list.html", context)
 
 
 def _is_uuid(text: str) -> bool:

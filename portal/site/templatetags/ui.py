@@ -39,7 +39,7 @@ def avatar(name: str, size: str = "") -> SafeString:
 def ago(at: datetime | None) -> SafeString:
     """How long ago a moment was, as `<time>`; the exact moment stands in its title, in the reader's zone by time.js."""
     if at is None:
-        return format_html("<span>–</span>")
+        return SafeString("–")
     seconds = (timezone.now() - at).total_seconds()
     text = _("just now") if seconds < JUST_NOW_SECONDS else _("%(time)s ago") % {"time": timesince(at, depth=1)}
     title = formats.date_format(timezone.localtime(at), "DATETIME_FORMAT")
@@ -82,7 +82,7 @@ def spell_seconds(seconds: int) -> str:
 def elapsed(started_at: datetime | None, ended_at: datetime | None = None) -> SafeString:
     """How long something took, or takes: while it is open, time.js counts on."""
     if started_at is None:
-        return format_html("<span>–</span>")
+        return SafeString("–")
     seconds = ((ended_at or timezone.now()) - started_at).total_seconds()
     if ended_at is not None:
         return format_html('<span class="num">{}</span>', duration(seconds))
