@@ -11,3 +11,5 @@ urlpatterns = [
     path("api/", include("portal.site.api_urls")),
     path("admin/", admin.site.urls),
 ]
+
+handler500 = "portal.site.errors.server_error"

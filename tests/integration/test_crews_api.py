@@ -544,6 +544,17 @@ class TestProblems:
         assert (broken.status_code, broken.json()["code"]) == (400, "parse_error")
         assert api.post("/api/crews", "x", content_type="text/plain").status_code == 415
 
+    def test_a_bug_is_a_problem_too_and_tells_nothing(self, user, monkeypatch):
+        def fails(self):
+            raise RuntimeError("a secret of the house")
+
+        monkeypatch.setattr("crews.api.views.CrewViewSet.get_queryset", fails)
+        client = APIClient(raise_request_exception=False)
+        client.force_authenticate(user)
+        answer = send(client, "get", "crews")
+        assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+        assert "secret" not in answer.content.decode()
+
     def test_each_field_is_named(self, api):
         assert set(faults(send(api, "post", "crews", {"process": "chaos"}))) == {
             ("name", "required"),
