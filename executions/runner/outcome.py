@@ -27,11 +27,14 @@ def failure_of(execution: Execution, closing: Line | None, exit_text: str) -> Fa
 
 
 def _last_failed_call(execution: Execution) -> ExecutionEvent | None:
-    """The attempt's last `llm.failed` that no answer of the same task followed."""
+    """The attempt's last `llm.failed` that no answer of the same task followed.
+
+    A call that was cancelled because its engine went away is no reason: it has no code.
+    """
     told = ExecutionEvent.objects.filter(
         stream_id=execution.stream_id, attempt=execution.attempt, type__in=["llm.failed", "llm.completed"]
     )
-    failed = told.filter(type="llm.failed").order_by("-seq").first()
+    failed = told.filter(type="llm.failed").exclude(data__error_code=None).order_by("-seq").first()
     if failed is None or told.filter(type="llm.completed", task=failed.task, seq__gt=failed.seq).exists():
         return None
     return failed

@@ -1,0 +1,77 @@
+"""Why an attempt failed."""
+
+import pytest
+
+from executions import events
+from executions.errors import ErrorCode
+from executions.models import TaskRun
+from executions.runner import outcome
+from executions.status import Status
+from tests.factories.executions import LLMCallFactory, TaskRunFactory, execution_in
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def execution():
+    return execution_in(Status.RUNNING)
+
+
+def told(execution, type_, task="t1", attempt=1, **data):
+    events.append(execution.stream_id, [events.NewEvent(type_, data, task=task, role="Writer", attempt=attempt)])
+
+
+def code_of(execution, closing=None):
+    return outcome.failure_of(execution, closing, "exit code 1").code
+
+
+ENGINE_SAYS = {"kind": "failure", "reason": "error", "message": "it did not work"}
+
+
+def test_the_code_is_that_of_the_gateways_last_failed_call(execution):
+    told(execution, "llm.failed", error_code="llm_timeout", model="m")
+    told(execution, "llm.failed", error_code="llm_auth", model="m")
+    failure = outcome.failure_of(execution, ENGINE_SAYS, "exit code 0")
+    assert failure.code == ErrorCode.LLM_AUTH
+    assert failure.sentence == f"{ErrorCode.LLM_AUTH.label} (m, Writer)"
+
+
+def test_a_failure_that_an_answer_followed_is_no_reason(execution):
+    told(execution, "llm.failed", error_code="llm_timeout")
+    told(execution, "llm.completed", error_code=None)
+    assert code_of(execution, ENGINE_SAYS) == ErrorCode.INTERNAL
+
+
+def test_an_answer_of_another_task_excuses_nothing(execution):
+    told(execution, "llm.failed", error_code="llm_timeout")
+    told(execution, "llm.completed", task="t2", error_code=None)
+    assert code_of(execution, ENGINE_SAYS) == ErrorCode.LLM_TIMEOUT
+
+
+def test_a_call_cut_off_with_its_engine_is_no_reason(execution):
+    told(execution, "llm.failed", error_code=None, is_cancelled=True)
+    assert code_of(execution) == ErrorCode.ENGINE_CRASHED
+
+
+def test_an_earlier_attempt_is_no_reason(execution):
+    told(execution, "llm.failed", attempt=0, error_code="llm_timeout")
+    assert code_of(execution) == ErrorCode.ENGINE_CRASHED
+
+
+def test_an_engine_without_a_last_word_has_crashed(execution):
+    failure = outcome.failure_of(execution, None, "signal 9")
+    assert failure.code == ErrorCode.ENGINE_CRASHED
+    assert "signal 9" in failure.sentence
+
+
+def test_an_engine_may_say_that_an_answer_was_unusable(execution):
+    assert code_of(execution, {"kind": "failure", "reason": "bad_output"}) == ErrorCode.LLM_BAD_OUTPUT
+
+
+def test_what_was_written_before_the_end_is_kept(execution):
+    TaskRunFactory(execution=execution, task="t1", name="One", status=TaskRun.Status.COMPLETED, output="Done.")
+    TaskRunFactory(execution=execution, task="t2", name="Two", status=TaskRun.Status.RUNNING)
+    TaskRunFactory(execution=execution, task="t3", name="Three")
+    LLMCallFactory(execution=execution, attempt=1, task="t2", text="Half a")
+    outcome.keep_partial_texts(execution)
+    assert outcome.partial_output(execution) == "## One\n\nDone.\n\n## Two\n\nHalf a"
