@@ -277,7 +277,7 @@ def _from_hub(spec: ModelSpec, partial: Partial, report: Report, source: str) ->
     if have >= spec.size:
         partial.discard()
         have = 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     timeout = httpx.Timeout(60, connect=CONNECT_SECONDS)
     try:
         with httpx.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as answer:
@@ -285,7 +285,7 @@ def _from_hub(spec: ModelSpec, partial: Partial, report: Report, source: str) ->
                 raise SourceFailed(_("it answered with HTTP %d") % answer.status_code)
             have = have if answer.status_code == 206 else 0  # a server may ignore the range
             with partial.append(have) as file:
-                for chunk in answer.iter_bytes(1 << 20):
+                for chunk in answer.iter_raw():
                     have += len(chunk)
                     if have > spec.size:
                         break
