@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import socket
+import warnings
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -273,6 +274,8 @@ LOGGING = {
     },
 }
 logging.captureWarnings(True)
+# whitenoise hands its files to the server in a form that Django reads at once under ASGI; they are small.
+warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
 
 # litellm must not download its price list; crewai must not call home.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
