@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import queue
+import socket
 import threading
 import uuid
 from collections.abc import AsyncIterator
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 # News larger than this travels without its events; watchers read them from the log.
 MAX_NEWS_BYTES = 64_000
+# A web process that takes no news for so long is not waited for.
+SEND_SECONDS = 5.0
 
 
 # Watchers read side by side, and hold no connection while nothing happens.
@@ -53,11 +56,11 @@ def group_name(stream_id: uuid.UUID | str) -> str:
 
 
 class _Publisher:
-    """Sends news from one thread with an event loop of its own, so that no writer ever waits for a watcher."""
+    """Sends news from a thread of its own, so that no writer ever waits for a watcher."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._writer: asyncio.StreamWriter | None = None
+        self._socket: socket.socket | None = None
         self._thread = threading.Thread(target=self._run, name="live-publisher", daemon=True)
         self._thread.start()
 
@@ -68,19 +71,20 @@ class _Publisher:
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        loop = asyncio.new_event_loop()
+        loop: asyncio.AbstractEventLoop | None = None
         while True:
             batch = [self._queue.get()]
             with contextlib.suppress(queue.Empty):
                 while True:
                     batch.append(self._queue.get_nowait())
             try:
-                loop.run_until_complete(
-                    self._send_by_layer(batch) if settings.REDIS_URL else self._send_by_socket(batch)
-                )
+                if settings.REDIS_URL:
+                    loop = loop or asyncio.new_event_loop()
+                    loop.run_until_complete(self._send_by_layer(batch))
+                else:
+                    self._send_by_socket(batch)
             except (OSError, RedisError) as exc:
                 # Nobody listens, or Redis is away: watchers find the events in the log.
-                self._writer = None
                 logger.debug("live news not delivered: %s", exc)
 
     async def _send_by_layer(self, batch: list[dict[str, Any]]) -> None:
@@ -88,11 +92,28 @@ class _Publisher:
         for message in batch:
             await layer.group_send(group_name(message["stream"]), {"type": "stream.news", **message})
 
-    async def _send_by_socket(self, batch: list[dict[str, Any]]) -> None:
-        if self._writer is None or self._writer.is_closing():
-            _, self._writer = await asyncio.open_unix_connection(str(socket_path()))
-        self._writer.write(b"".join(json.dumps(message, ensure_ascii=False).encode() + b"\n" for message in batch))
-        await self._writer.drain()
+    def _send_by_socket(self, batch: list[dict[str, Any]]) -> None:
+        path = socket_path()
+        if self._socket is None and not path.exists():
+            return  # without a web process there is nobody to tell
+        data = b"".join(json.dumps(message, ensure_ascii=False).encode() + b"\n" for message in batch)
+        if self._socket is not None:
+            try:
+                self._socket.sendall(data)
+                return
+            except OSError:
+                # The web process was started again: once more, to the new one.
+                self._socket.close()
+                self._socket = None
+        fresh = socket.socket(socket.AF_UNIX)
+        try:
+            fresh.settimeout(SEND_SECONDS)
+            fresh.connect(str(path))
+            fresh.sendall(data)
+        except OSError:
+            fresh.close()
+            raise
+        self._socket = fresh
 
 
 _publisher: _Publisher | None = None
@@ -116,9 +137,9 @@ def publish(stream_id: uuid.UUID, rows: list[dict[str, Any]]) -> None:
 
 
 def publish_delta(stream_id: uuid.UUID, delta: dict[str, Any]) -> None:
-    """Pass on text of an open call: `{call, offset, text}` with `task` and `role`; never stored.
+    """Pass on text of an open call: `{call, try, offset, text}` with `task` and `role`; never stored.
 
-    `offset` counts the characters of the call's text before this piece.
+    `offset` counts the characters of the call's text before this piece; a later try begins at 0 again.
     """
     _publish({"stream": str(stream_id), "delta": delta})
 
@@ -207,19 +228,32 @@ class _Texts:
     def __init__(self, stream_id: uuid.UUID) -> None:
         self.stream_id = stream_id
         self.known: dict[str, int] = {}  # call → characters passed on
+        self.tries: dict[str, int] = {}  # call → the latest try
         self.started = False
 
     async def so_far(self) -> list[dict[str, Any]]:
         """The saved text of every open call of the execution."""
         self.started = True
+        rows = await _in_thread(self._open)()
+        self.tries |= {str(row.call_id): row.try_number for row in rows}
         return [
-            _delta({"call": str(row.call_id), "offset": 0, "text": row.text, "task": row.task, "role": row.role})
-            for row in await _in_thread(self._open)()
+            _delta(
+                {
+                    "call": str(row.call_id),
+                    "offset": 0,
+                    "text": row.text,
+                    "task": row.task,
+                    "role": row.role,
+                }
+            )
+            for row in rows
             if self._advance(str(row.call_id), 0, row.text)
         ]
 
     async def add(self, delta: dict[str, Any]) -> list[dict[str, Any]]:
         call, offset, text = delta["call"], delta["offset"], delta["text"]
+        if (number := delta.get("try", 1)) > self.tries.get(call, 1):
+            self.tries[call], self.known[call] = number, 0  # a new try writes its text from the beginning
         have = self.known.get(call, 0)
         if offset > have:
             saved = next((row.text for row in await _in_thread(self._open)() if str(row.call_id) == call), "")
@@ -244,7 +278,7 @@ class _Texts:
 
 def _delta(data: dict[str, Any]) -> dict[str, Any]:
     """A delta in the shape of an event; `task` and `role` stand beside `data`, as in events."""
-    data = dict(data)
+    data = {name: value for name, value in data.items() if name != "try"}
     out: dict[str, Any] = {"type": events.DELTA}
     for name in ("task", "role"):
         if value := data.pop(name, ""):

@@ -54,8 +54,8 @@ class LiveText:
         self._fresh.clear()
         row = self._row
         if self._is_shown and row.execution_id is not None:
-            delta = {"call": str(row.call_id), "offset": self._offset, "text": text, "task": row.task, "role": row.role}
-            live.publish_delta(row.execution_id, delta)
+            names = {"call": str(row.call_id), "try": row.try_number, "task": row.task, "role": row.role}
+            live.publish_delta(row.execution_id, {**names, "offset": self._offset, "text": text})
         self._offset += len(text)
         idle = self._saving is None or self._saving.done()
         if now - self._saved_at >= SAVE_SECONDS and idle:
