@@ -17,13 +17,13 @@ from django.db import connection, models
 def _insert_statement(
     model: type[models.Model], vendor: str, count: int, with_key: bool
 ) -> tuple[str, tuple[Any, ...]]:
-    """SQL that inserts `count` rows, and the fields whose values it wants of each; one row gives its key."""
+    """SQL that inserts `count` rows, and the fields whose values it wants of each; a single row without a key gives its own."""
     quote = connection.ops.quote_name
     meta = model._meta
     fields = tuple(field for field in meta.concrete_fields if with_key or not field.primary_key)
     columns = ", ".join(quote(str(field.column)) for field in fields)
     values = ", ".join([f"({', '.join(['%s'] * len(fields))})"] * count)
-    returning = f" RETURNING {quote(str(meta.pk.column))}" if count == 1 else ""
+    returning = "" if with_key or count > 1 else f" RETURNING {quote(str(meta.pk.column))}"
     return f"INSERT INTO {quote(meta.db_table)} ({columns}) VALUES {values}{returning}", fields  # noqa: S608
 
 
@@ -37,7 +37,7 @@ def insert(rows: Sequence[models.Model]) -> None:
     values = [field.get_db_prep_save(field.pre_save(row, True), connection) for row in rows for field in fields]
     with connection.cursor() as cursor:
         cursor.execute(sql, values)
-        if len(rows) == 1:
+        if automatic and len(rows) == 1:
             rows[0].pk = cursor.fetchone()[0]
     for row in rows:
         row._state.adding = False
