@@ -5,6 +5,7 @@ import re
 from django import template
 from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import gettext_lazy as _
 
 from crews.models import Agent, CrewInput, Task
 
@@ -35,3 +36,12 @@ def anchor(part: Task | Agent | CrewInput) -> str:
 def in_braces(name: str) -> str:
     """How texts write an input: `{topic}`."""
     return f"{{{name}}}"
+
+
+PURPOSES = {"research": _("research"), "code": _("code"), "documents": _("documents"), "fast": _("fast answers")}
+
+
+@register.filter
+def purposes(words: list[str]) -> str:
+    """What a model is good for, in the reader's language; words that we do not know stay as they are."""
+    return ", ".join(str(PURPOSES.get(word, word)) for word in words)
