@@ -52,16 +52,16 @@ DEMO_CREWS = (
             DemoTask(
                 "Research",
                 "Researcher",
-                "Topic: {topic}.\nWrite three bullets under each heading: ## User problems, ## Competing products, "
-                "## What to measure.",
+                "Topic: {topic}.\nWrite three bullets of one sentence each under each heading: ## User problems, "
+                "## Competing products, ## What to measure.",
                 "Markdown with exactly these three headings and three bullets each",
             ),
             DemoTask(
                 "Write",
                 "Writer",
-                "Topic: {topic}.\nWrite one paragraph that introduces the product, then ## Key features with four "
-                "bullets.",
-                "One paragraph and four bullets in Markdown",
+                "Topic: {topic}.\nWrite one paragraph of three sentences that says what it is, for whom, and why. "
+                "Then write the heading ## Key features with exactly four bullets of one sentence each.",
+                "One paragraph, then the heading and four bullets, in Markdown",
             ),
             DemoTask(
                 "Plan",
