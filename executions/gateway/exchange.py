@@ -209,6 +209,7 @@ class Exchange:
             if not row.pk:
                 raise  # refused before it was opened: it has no row
             fault = exc
+            fault.hide(target.api_key)
         live.stop()
         pause = self._pause(fault, number) if fault else None
         closing = self._closing(answer, measured, fault, keep_text=forward, pause=pause)

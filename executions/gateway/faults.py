@@ -64,6 +64,11 @@ class Fault(Exception):
         sentence = self.sentence or str(_REFUSED if self.code == ErrorCode.INVALID_INPUT else self.code.label)
         return f"{sentence} ({self.detail})" if self.detail else sentence
 
+    def hide(self, secret: str) -> None:
+        """Keep a key out of the provider's words: some repeat what they refuse."""
+        if secret:
+            self.detail = self.detail.replace(secret, "…")
+
     @property
     def status(self) -> int:
         return _STATUS.get(self.code, 500)

@@ -17,7 +17,7 @@ from django.db import connection, models
 def _insert_statement(
     model: type[models.Model], vendor: str, count: int, with_key: bool
 ) -> tuple[str, tuple[Any, ...]]:
-    """SQL that inserts `count` rows, and the fields whose values it wants of each; a single row without a key gives its own."""
+    """SQL that inserts `count` rows, and the fields whose values it wants of each; one without a key gives its own."""
     quote = connection.ops.quote_name
     meta = model._meta
     fields = tuple(field for field in meta.concrete_fields if with_key or not field.primary_key)

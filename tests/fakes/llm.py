@@ -299,7 +299,7 @@ class FakeLLM:
         number = int(number) if number else None
         pause = int(pause or 0) / 1000
         self._seen[entry.model] += 1
-        if refusal := _refusal(mode, number, self._seen[entry.model]):
+        if refusal := _refusal(mode, number, self._seen[entry.model], entry.authorization.removeprefix("Bearer ")):
             entry.status, error, headers = refusal
             await _json(send, entry.status, error, headers)
             return
@@ -376,9 +376,12 @@ def _deltas(text: str, calls: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {"tool_calls": [{"index": index, **call}]}
 
 
-def _refusal(mode: str, number: int | None, seen: int) -> tuple[int, dict[str, Any], list[tuple[bytes, bytes]]] | None:
+def _refusal(
+    mode: str, number: int | None, seen: int, key: str
+) -> tuple[int, dict[str, Any], list[tuple[bytes, bytes]]] | None:
     if mode == "401":
-        return 401, _error("Incorrect API key provided.", "invalid_request_error", "invalid_api_key"), []
+        sentence = f"Incorrect API key provided: {key}." if key else "You did not provide an API key."
+        return 401, _error(sentence, "invalid_request_error", "invalid_api_key"), []
     if mode == "too-long":
         sentence = "This model's maximum context length is 4096 tokens. However, your messages resulted in 9000 tokens."
         return 400, _error(sentence, "invalid_request_error", "context_length_exceeded"), []

@@ -18,7 +18,7 @@ from crews.models.catalog import LLMFallback
 from executions.errors import ErrorCode, Failure
 from executions.gateway import ledger, tokens
 from executions.models import Execution, ExecutionEvent, LLMCall, ToolCall
-from tests.deadlines import wait_for
+from tests.deadlines import DEADLINE, wait_for
 from tests.factories.crews import LLMModelFactory, LLMProviderFactory, ToolFactory
 from tests.factories.executions import LLMCallFactory
 from tests.fakes.gateway import GatewayServer, client, running
@@ -43,10 +43,17 @@ CALCULATOR = {
 
 @pytest.fixture(autouse=True)
 def _quick(settings: Any) -> None:
-    settings.LLM_FIRST_TOKEN_TIMEOUT = 0.4
-    settings.LLM_NEXT_TOKEN_TIMEOUT = 0.4
+    settings.LLM_FIRST_TOKEN_TIMEOUT = settings.LLM_NEXT_TOKEN_TIMEOUT = DEADLINE
     settings.LLM_RETRY_MILLISECONDS = 10
     settings.LLM_MAX_TRIES = 2
+
+
+def _impatient(settings: Any, mode: str) -> None:
+    """Where the model is to hang, no test waits for it long; elsewhere a slow machine is given its time."""
+    if mode in {"hang-first", "hang-silent"}:
+        settings.LLM_FIRST_TOKEN_TIMEOUT = 0.4
+    elif mode == "hang-between":
+        settings.LLM_NEXT_TOKEN_TIMEOUT = 0.4
 
 
 @pytest.fixture
@@ -187,6 +194,15 @@ def test_the_key_of_the_provider_is_used_and_the_callers_token_stays_here(
     assert fake.ledger[0].authorization == "Bearer sk-secret"
 
 
+def test_a_key_that_is_refused_is_not_repeated(fake: FakeLLM, gateway: GatewayServer) -> None:
+    _, token = running(LLMModelFactory(route="openai/401", provider__api_key="sk-secret", api_base=fake.url))
+    with client(gateway, token) as http:
+        message = error_of(ask(http, stream=True))["message"]
+    assert "Incorrect API key provided: …" in message
+    assert "sk-secret" not in LLMCall.objects.get().error_detail
+    assert not ExecutionEvent.objects.filter(data__icontains="sk-secret").exists()
+
+
 def test_native_tool_calls_pass_through(fake: FakeLLM, gateway: GatewayServer) -> None:
     execution, token = running(LLMModelFactory(route="openai/tools", api_base=fake.url))
     with client(gateway, token) as http:
@@ -217,8 +233,16 @@ def test_native_tool_calls_pass_through(fake: FakeLLM, gateway: GatewayServer) -
     ],
 )
 def test_a_fault_before_the_first_token_has_its_code(
-    fake: FakeLLM, gateway: GatewayServer, mode: str, code: ErrorCode, status: int, requests: int, stream: bool
+    fake: FakeLLM,
+    gateway: GatewayServer,
+    mode: str,
+    code: ErrorCode,
+    status: int,
+    requests: int,
+    stream: bool,
+    settings: Any,
 ) -> None:
+    _impatient(settings, mode)
     execution, token = running(LLMModelFactory(route=f"openai/{mode}", api_base=fake.url))
     with client(gateway, token) as http:
         response = ask(http, stream=stream)
@@ -248,8 +272,9 @@ def test_a_fault_before_the_first_token_has_its_code(
     ],
 )
 def test_a_fault_in_the_middle_ends_a_stream_and_is_tried_again_for_a_client_that_waits(
-    fake: FakeLLM, gateway: GatewayServer, mode: str, code: ErrorCode
+    fake: FakeLLM, gateway: GatewayServer, mode: str, code: ErrorCode, settings: Any
 ) -> None:
+    _impatient(settings, mode)
     execution, token = running(LLMModelFactory(route=f"openai/{mode}", api_base=fake.url))
     with client(gateway, token) as http:
         streamed = ask(http, stream=True)
@@ -442,9 +467,8 @@ def _leave(gateway: GatewayServer, token: str, model: str, *, stream: bool, once
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("mode", ["hang-silent", "hang-first", "hang-between", "long-2000@5"])
 def test_a_client_that_goes_away_ends_the_upstream_request(
-    fake: FakeLLM, gateway: GatewayServer, mode: str, stream: bool, settings: Any
+    fake: FakeLLM, gateway: GatewayServer, mode: str, stream: bool
 ) -> None:
-    settings.LLM_FIRST_TOKEN_TIMEOUT = settings.LLM_NEXT_TOKEN_TIMEOUT = 60
     execution, token = running(LLMModelFactory(id="m", route=f"openai/{mode}", api_base=fake.url))
 
     def under_way() -> bool:
@@ -481,9 +505,8 @@ def test_a_client_that_goes_away_while_a_retry_is_due_is_not_asked_for_again(
 
 
 def test_a_model_takes_so_many_requests_at_once_and_the_rest_wait_their_turn(
-    fake: FakeLLM, gateway: GatewayServer, settings: Any
+    fake: FakeLLM, gateway: GatewayServer
 ) -> None:
-    settings.LLM_FIRST_TOKEN_TIMEOUT = 60
     model = LLMModelFactory(id="m", route="openai/delay-350", api_base=fake.url, max_concurrency=2)
     execution, token = running(model)
     done: list[int] = []
@@ -518,10 +541,7 @@ def assert_ledgers_agree_unordered(fake: FakeLLM, execution: Execution) -> None:
     assert (execution.prompt_tokens, execution.completion_tokens) == fake.tokens()
 
 
-def test_who_leaves_the_line_frees_no_place_and_takes_none(
-    fake: FakeLLM, gateway: GatewayServer, settings: Any
-) -> None:
-    settings.LLM_FIRST_TOKEN_TIMEOUT = 60
+def test_who_leaves_the_line_frees_no_place_and_takes_none(fake: FakeLLM, gateway: GatewayServer) -> None:
     model = LLMModelFactory(id="m", route="openai/hang-silent", api_base=fake.url, max_concurrency=1)
     _, token = running(model)
 
@@ -731,11 +751,9 @@ def test_a_gateway_that_starts_closes_what_a_dead_one_left_open() -> None:
 def test_litellm_translates_and_its_faults_have_their_codes(
     fake: FakeLLM, gateway: GatewayServer, mode: str, code: ErrorCode | None, stream: bool, settings: Any
 ) -> None:
-    settings.LLM_FIRST_TOKEN_TIMEOUT = settings.LLM_NEXT_TOKEN_TIMEOUT = 5
     provider = LLMProviderFactory(kind=LLMProvider.Kind.LITELLM, api_base=fake.url, api_key="sk-x", needs_key=True)
     execution, token = running(LLMModelFactory(route=f"openai/{mode}", provider=provider))
-    if mode == "hang-first":
-        settings.LLM_FIRST_TOKEN_TIMEOUT = 1
+    _impatient(settings, mode)
     with client(gateway, token) as http:
         response = ask(http, stream=stream, tools=[CALCULATOR])
     if code is not None:
@@ -749,8 +767,7 @@ def test_litellm_translates_and_its_faults_have_their_codes(
 
 
 @pytest.mark.slow
-def test_a_client_that_goes_away_ends_litellms_request(fake: FakeLLM, gateway: GatewayServer, settings: Any) -> None:
-    settings.LLM_FIRST_TOKEN_TIMEOUT = settings.LLM_NEXT_TOKEN_TIMEOUT = 120
+def test_a_client_that_goes_away_ends_litellms_request(fake: FakeLLM, gateway: GatewayServer) -> None:
     provider = LLMProviderFactory(kind=LLMProvider.Kind.LITELLM, api_base=fake.url, api_key="sk-x")
     _, token = running(LLMModelFactory(id="m", route="openai/long-2000@10", provider=provider))
     _leave(gateway, token, "m", stream=True, once=lambda: fake.ledger and fake.ledger[0].completion_tokens >= 5)
