@@ -151,6 +151,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "portal.lib.middleware.ContentSecurityPolicy",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "portal.lib.middleware.OptionalTrailingSlash",
     "django.contrib.sessions.middleware.SessionMiddleware",
