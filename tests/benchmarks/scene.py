@@ -1,4 +1,4 @@
-"""What benchmarks are measured on: the real processes on PostgreSQL and Redis, the fake model in a process of its own."""
+"""What benchmarks are measured on: the processes on PostgreSQL and Redis, the fake model in a process of its own."""
 
 import contextlib
 import json
