@@ -206,10 +206,11 @@ def is_free(host: str, port: int) -> bool:
     """Whether a server could listen on this address now. Raises `OSError` for an address that is not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # With it, binding fails for a port that somebody listens on, and for no port that is only resting.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
+            # No listening: somebody who waits for the real server would take the probe for it.
             probe.bind((host, port))
-            probe.listen(1)
         except OSError as exc:
             if exc.errno in {errno.EADDRINUSE, errno.EACCES}:
                 return False

@@ -20,7 +20,7 @@ from crews.embedded import fetch, serve
 from crews.embedded.files import ModelUnavailable
 from crews.models import Crew, LLMModel, LLMProvider
 from executions import actions, live
-from executions.errors import InvalidTransition
+from executions.errors import ErrorCode, InvalidTransition
 from executions.models import Execution, LLMCall
 from executions.status import Status
 from portal.accounts.models import User
@@ -179,9 +179,18 @@ class RunHere:
 
     async def _follow(self) -> int:
         wanted = self.request
-        execution = self.execution = await sync_to_async(actions.kickoff)(
-            crew=wanted.crew, inputs=wanted.inputs, by=wanted.by, model=wanted.model, priority=wanted.priority
+        kicking = asyncio.ensure_future(
+            sync_to_async(actions.kickoff)(
+                crew=wanted.crew, inputs=wanted.inputs, by=wanted.by, model=wanted.model, priority=wanted.priority
+            )
         )
+        try:
+            execution = self.execution = await asyncio.shield(kicking)
+        except asyncio.CancelledError:
+            # Ctrl-C in this very moment: the run may be stored already, and nobody would stop it.
+            self.execution = await kicking
+            await self._stop_run()
+            raise
         self._say(_("Run %(id)s of “%(crew)s”") % {"id": execution.pk, "crew": wanted.crew.name})
         following = asyncio.create_task(self._print_events(execution))
         trouble = asyncio.create_task(self._trouble.wait())
@@ -250,9 +259,9 @@ class RunHere:
             "task.completed": _("%s: done") % name,
             "task.failed": _("%s: failed") % name,
             "tool.started": _("    calls %s") % data.get("tool", name),
-            "llm.failed": _("    a call to the model failed: %s")
-            % data.get("error_message", data.get("error_code", "")),
         }.get(event["type"])
+        if event["type"] == "llm.failed" and data.get("error_code") in ErrorCode.values:
+            words = f"    {ErrorCode(data['error_code']).label}"
         if words:
             self._say(f"{event['at'][11:19]}  {words}")
 
