@@ -1,5 +1,6 @@
 """The real gateway, served by uvicorn from a thread of the test's process, and a run that may call it."""
 
+import json
 import socket
 import threading
 from typing import Any, Self
@@ -10,9 +11,24 @@ import uvicorn
 from crews.models import LLMModel
 from executions.gateway import tokens
 from executions.gateway.app import application
-from executions.models import Execution, RoleModel
+from executions.models import Execution, ExecutionEvent, LLMCall, RoleModel
 from tests.deadlines import DEADLINE, wait_for
 from tests.factories.executions import LEASE, ExecutionFactory
+from tests.fakes.llm import FakeLLM
+
+HELLO = [{"role": "user", "content": "hello there"}]
+SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {"name": "x", "schema": {"type": "object", "properties": {"a": {"type": "integer"}}}},
+}
+CALCULATOR = {
+    "type": "function",
+    "function": {
+        "name": "calculator",
+        "description": "Computes.",
+        "parameters": {"type": "object", "properties": {"expression": {"type": "string"}}, "required": ["expression"]},
+    },
+}
 
 
 class GatewayServer:
@@ -59,3 +75,58 @@ def client(gateway: GatewayServer, token: str) -> httpx.Client:
     """An HTTP client as an engine's: the token, and the headers that say on whose behalf."""
     headers = {"Authorization": f"Bearer {token}", "X-Portal-Task": "task-1", "X-Portal-Role": "agent"}
     return httpx.Client(base_url=gateway.url, headers=headers, timeout=DEADLINE)
+
+
+def impatient(settings: Any, mode: str) -> None:
+    """Where the model is to hang, no test waits for it long; elsewhere a slow machine is given its time."""
+    if mode in {"hang-first", "hang-silent"}:
+        settings.LLM_FIRST_TOKEN_TIMEOUT = 0.4
+    elif mode == "hang-between":
+        settings.LLM_NEXT_TOKEN_TIMEOUT = 0.4
+
+
+def ask(http: httpx.Client, *, stream: bool, model: str = "role:agent", **body: Any) -> httpx.Response:
+    return http.post("/chat/completions", json={"model": model, "stream": stream, "messages": HELLO, **body})
+
+
+def chunks_of(response: httpx.Response) -> list[dict[str, Any]]:
+    lines = [line for line in response.text.splitlines() if line]
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line != "data: [DONE]"]
+
+
+def text_of(response: httpx.Response) -> str:
+    """The answer's text, streamed or not."""
+    if "event-stream" in response.headers["content-type"]:
+        parts = [choice["delta"].get("content") or "" for c in chunks_of(response) for choice in c["choices"]]
+        return "".join(parts)
+    return response.json()["choices"][0]["message"]["content"]
+
+
+def usage_of(response: httpx.Response) -> dict[str, int]:
+    if "event-stream" in response.headers["content-type"]:
+        return chunks_of(response)[-1]["usage"]
+    return response.json()["usage"]
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """The error, which stands in the last event of a stream that had begun."""
+    if "event-stream" in response.headers["content-type"]:
+        return chunks_of(response)[-1]["error"]
+    return response.json()["error"]
+
+
+def types(execution: Execution) -> list[str]:
+    events = ExecutionEvent.objects.filter(stream_id=execution.stream_id, type__startswith="llm.")
+    return list(events.order_by("seq").values_list("type", flat=True))
+
+
+def assert_ledgers_agree(fake: FakeLLM, execution: Execution) -> None:
+    """Every request of the provider's ledger is a row of ours, to the token; and the run's totals are their sum."""
+    rows = list(LLMCall.objects.filter(execution=execution))
+    assert [(r.prompt_tokens, r.completion_tokens) for r in rows] == [
+        (r.prompt_tokens, r.completion_tokens) for r in fake.ledger
+    ]
+    execution.refresh_from_db()
+    assert (execution.prompt_tokens, execution.completion_tokens) == fake.tokens()
+    assert execution.llm_calls_count == len(rows)
+    assert not any(row.status == LLMCall.Status.OPEN for row in rows)
