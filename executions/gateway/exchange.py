@@ -117,12 +117,15 @@ class Exchange:
             await self._state.write(ledger.tell_failure, self._row(target, 1), self._order.caller, fault)
             raise fault
 
-        await self._state.ready(target.kind)
+        async def tell(kind: str, message: str) -> None:
+            await self._state.write(ledger.tell_waiting, self._row(target, 1), self._order.caller, kind, message)
 
-        async def tell(ahead: int) -> None:
-            await self._state.write(ledger.tell_waiting, self._row(target, 1), self._order.caller, ahead)
+        async def tell_queue(ahead: int) -> None:
+            message = _("Waiting for the model %(model)s: %(ahead)s requests are ahead.")
+            await tell("model_queue", message % {"model": target.id, "ahead": ahead})
 
-        place = self._state.slots.hold(target.id, target.max_concurrency, patience=QUEUE_PATIENCE, on_wait=tell)
+        await self._state.ready(target.kind, tell)
+        place = self._state.slots.hold(target.id, target.max_concurrency, patience=QUEUE_PATIENCE, on_wait=tell_queue)
         async with place as self._queue_ms:
             if target.native_tools:
                 return await self._tries(target, self._body)

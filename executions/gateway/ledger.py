@@ -101,19 +101,12 @@ def tell_failure(row: LLMCall, caller: Caller, fault: Fault) -> None:
         events.append(caller.execution, [_event("llm.failed", row, data)])
 
 
-def tell_waiting(row: LLMCall, caller: Caller, ahead: int) -> None:
-    """Say in the run's log that a request waits for its model. Raises `Refusal` when the token is dead."""
+def tell_waiting(row: LLMCall, caller: Caller, kind: str, message: str) -> None:
+    """Say in the run's log what a request waits for. Raises `Refusal` when the token is dead."""
     with transaction.atomic():
         if not alive(caller).exists():
             raise dead_token()
-        message = _("Waiting for the model %(model)s: %(ahead)s requests are ahead.")
-        data = {
-            "kind": "model_queue",
-            "message": message % {"model": row.model, "ahead": ahead},
-            "call": str(row.call_id),
-            "model": row.model,
-            "ahead": ahead,
-        }
+        data = {"kind": kind, "message": message, "call": str(row.call_id), "model": row.model}
         events.append(caller.execution, [_event("log", row, data)])
 
 

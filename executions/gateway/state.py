@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from django.db import InterfaceError, OperationalError, connection
+from django.utils.translation import gettext as _
 
+from crews.embedded.serve import FETCHING, serving
 from crews.models import LLMProvider
 from executions.gateway import ledger
 from executions.gateway.catalog import Directory
@@ -25,6 +27,7 @@ SQLITE_THREADS = 1
 DATABASE_THREADS = 8
 # A database that restarts or is busy: seconds between the attempts to write.
 PAUSES = (0.1, 0.5, 2.0, 5.0)
+MODEL_CHECK_SECONDS = 0.5
 
 
 class State:
@@ -44,10 +47,18 @@ class State:
         """The way to providers of a kind."""
         return self.litellm if kind == LLMProvider.Kind.LITELLM else self.compatible
 
-    async def ready(self, kind: str) -> None:
-        """Have what a kind needs loaded; it is not the model's time that this takes."""
+    async def ready(self, kind: str, tell: Callable[[str, str], Awaitable[None]]) -> None:
+        """Have what a kind needs loaded; it is not the model's time that this takes.
+
+        A run may be started while the embedded model is still being fetched: it waits, and `tell(kind,
+        message)` is awaited once to say for what.
+        """
         if kind == LLMProvider.Kind.LITELLM:
             await self.litellm.load()
+        elif kind == LLMProvider.Kind.EMBEDDED and (message := await asyncio.to_thread(_why_not_served)):
+            await tell("model_loading", message)
+            while await asyncio.to_thread(_why_not_served):  # noqa: ASYNC110 - another process gets ready: there is no event
+                await asyncio.sleep(MODEL_CHECK_SECONDS)
 
     async def write(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a transaction on the database threads; again when the database was away for a moment."""
@@ -78,6 +89,16 @@ class State:
             await asyncio.wait(list(self._tasks), timeout=10)
         await self.compatible.close()
         await asyncio.to_thread(self.db.close)
+
+
+def _why_not_served() -> str:
+    """What keeps this machine's model process from answering yet; empty when it serves, or is not there at all."""
+    now = serving()
+    if now is None or now.is_ready:
+        return ""
+    if now.state == FETCHING:
+        return _("The embedded model is still being fetched; the run goes on when it is there.")
+    return _("The embedded model is starting; the run goes on when it is ready.")
 
 
 def needs_litellm() -> bool:
