@@ -120,8 +120,6 @@ class Step:
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    unpriced: int = 0
-    cost_usd: Any = None
     stream: LLMCall | None = None
 
     @property
@@ -214,17 +212,14 @@ def _groups() -> list[tuple[str, str]]:
 
 def _steps(run: Execution, task_runs: Iterable[TaskRun]) -> list[Step]:
     steps = {row.task: Step(row) for row in task_runs}
-    used = run.llm_calls.values("task").annotate(
-        calls=Count("pk"),
-        read=Sum("prompt_tokens"),
-        written=Sum("completion_tokens"),
-        cost=Sum("cost_usd"),
-        unpriced=Count("pk", filter=Q(cost_usd=None) & ~Q(status=LLMCall.Status.OPEN)),
+    # As in the run's totals, a call counts once it has closed: until then its tokens are a guess.
+    closed = run.llm_calls.exclude(status=LLMCall.Status.OPEN)
+    used = closed.values("task").annotate(
+        calls=Count("pk"), read=Sum("prompt_tokens"), written=Sum("completion_tokens")
     )
     for row in used:
         if step := steps.get(row["task"]):
-            step.calls, step.cost_usd, step.unpriced = row["calls"], row["cost"], row["unpriced"]
-            step.prompt_tokens, step.completion_tokens = row["read"] or 0, row["written"] or 0
+            step.calls, step.prompt_tokens, step.completion_tokens = row["calls"], row["read"] or 0, row["written"] or 0
     running = [key for key, step in steps.items() if step.row.status == TaskRun.Status.RUNNING]
     if running:
         newest = run.llm_calls.filter(task__in=running).order_by().values("task").annotate(newest=Max("pk"))

@@ -1,5 +1,6 @@
 """Pages that look across everything."""
 
+from django.db.models import F, OuterRef, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
@@ -20,12 +21,14 @@ CREWS = 6
 @allow(Role.VIEWER)
 @require_GET
 def home(request: HttpRequest) -> HttpResponse:
-    """Where one starts: crews to run, what ran lately, and whether the machine is ready."""
+    """Where one starts: crews to run (the person's latest first), the last runs, and whether the machine is ready."""
     runs = Execution.objects.visible_to(request.user).select_related("created_by").defer(*HEAVY)
     crews = with_counts(Crew.objects.visible_to(request.user).filter(status=Crew.Status.ACTIVE))
     context = {
         "runs": list(runs[:RUNS]),
-        "crews": list(crews.order_by("-updated_at")[:CREWS]),
+        "crews": list(
+            crews.annotate(ran_at=_last_run(request)).order_by(F("ran_at").desc(nulls_last=True), "name")[:CREWS]
+        ),
         "avatars": AVATARS,
         "workers": list(Worker.objects.alive()),
         "embedded": embedded(),
@@ -33,3 +36,9 @@ def home(request: HttpRequest) -> HttpResponse:
         "running": Execution.objects.filter(status=Status.RUNNING).count(),
     }
     return render(request, "site/home.html", context)
+
+
+def _last_run(request: HttpRequest) -> Subquery:
+    """When the person last ran a crew."""
+    own = Execution.objects.filter(crew=OuterRef("pk"), created_by=request.user.pk)
+    return Subquery(own.order_by("-created_at").values("created_at")[:1])

@@ -26,6 +26,19 @@ function tick() {
   }
 }
 
+// "just now" does not stay true: what the server wrote grows older with the page.
+const relative = new Intl.RelativeTimeFormat(language, { numeric: "always", style: "long" });
+const UNITS = [["year", 31536000], ["month", 2592000], ["week", 604800], ["day", 86400], ["hour", 3600], ["minute", 60]];
+
+function age() {
+  for (const time of document.querySelectorAll("time[data-moment]")) {
+    const seconds = (Date.now() - new Date(time.dateTime)) / 1000;
+    const [unit, size] = UNITS.find(([, size]) => seconds >= size) ?? [];
+    if (unit) time.textContent = relative.format(-Math.floor(seconds / size), unit);
+  }
+}
+
 localize(document);
 setInterval(tick, 1000);
+setInterval(age, 30000);
 document.addEventListener("htmx:load", (event) => localize(event.detail.elt));
