@@ -12,7 +12,7 @@ import json
 import sys
 from contextlib import redirect_stdout
 
-from tests.benchmarks.portal import BENCHMARKS
+from tests.benchmarks.portal import BENCHMARKS, COUNTS
 from tests.benchmarks.scene import scene
 
 
@@ -22,7 +22,9 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default: all)")
     parser.add_argument("--json", action="store_true", help="print the last lines alone")
-    parser.add_argument("--quick", action="store_true", help="few pairs: a smoke test, with a wide interval")
+    parser.add_argument(
+        "--quick", action="store_true", help="few pairs: shows that they run; times do not decide the exit code"
+    )
     options = parser.parse_args()
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
@@ -36,7 +38,9 @@ def main() -> int:
             result = BENCHMARKS[name](measured, options.quick)
             results.append(result)
             print(json.dumps(result.as_json()), file=sys.__stdout__, flush=True)
-    return 0 if all(result.ok for result in results) else 1
+    # Few pairs on a busy machine judge no time; a count needs no more of them.
+    judged = [result for result in results if not options.quick or result.name in COUNTS]
+    return 0 if all(result.ok for result in judged) else 1
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ import random
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 BOOTSTRAPS = 4000
 
@@ -56,15 +58,20 @@ def interleaved(ours: Callable[[], float], bare: Callable[[], float], n: int, *,
 
 def ratio(name: str, pairs: Pairs, *, aim: float, limit: float) -> Result:
     """The ratio of the medians, with a bootstrap over pairs."""
-    chance = random.Random(20)  # the same pairs give the same interval
     found = statistics.median(pairs.ours) / statistics.median(pairs.bare)
     both = list(zip(pairs.ours, pairs.bare, strict=True))
-    drawn = []
-    for _ in range(BOOTSTRAPS):
-        sample = chance.choices(both, k=len(both))
-        drawn.append(statistics.median(o for o, _ in sample) / statistics.median(b for _, b in sample))
-    low, high = interval(drawn)
+    low, high = bootstrap(both, _ratio_of_medians)
     return Result(name, found, low, high, aim, limit, len(both), high <= limit)
+
+
+def _ratio_of_medians(pairs: Sequence[tuple[float, float]]) -> float:
+    return statistics.median(ours for ours, _ in pairs) / statistics.median(bare for _, bare in pairs)
+
+
+def bootstrap(samples: Sequence[T], statistic: Callable[[Sequence[T]], float]) -> tuple[float, float]:
+    """The 95 % interval of a statistic of `samples`; the same samples give the same interval."""
+    chance = random.Random(20)
+    return interval([statistic(chance.choices(samples, k=len(samples))) for _ in range(BOOTSTRAPS)])
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

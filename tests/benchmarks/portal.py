@@ -11,11 +11,13 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 from websockets.sync.client import connect
 
 from portal.lib.processes import spawn, terminate
 from tests import services
-from tests.benchmarks.measure import Result, interleaved, interval, ratio
+from tests.benchmarks.calls import added_milliseconds
+from tests.benchmarks.measure import Result, bootstrap, interleaved, interval, ratio
 from tests.benchmarks.scene import Scene, clean_environment, memory_of, wait_for_port
 from tests.deadlines import DEADLINE
 from tests.stack import ROOT
@@ -98,6 +100,20 @@ def crew_overhead(scene: Scene, quick: bool) -> Result:
     return ratio("crew_overhead", pairs, aim=1.03, limit=1.15)
 
 
+def call_overhead_ms(scene: Scene, quick: bool) -> Result:
+    """Milliseconds that the gateway adds to a streamed call whose model answers at once; `ratio` is in ms here."""
+    database = services.create_database(scene.server_url, f"calls_{uuid.uuid4().hex[:8]}")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DATABASE_URL", database)
+        bare, ours = added_milliseconds(40 if quick else 200)
+    added = [through - direct for direct, through in zip(bare, ours, strict=True)]
+    low, high = bootstrap(added, statistics.median)
+    print(
+        f"call_overhead_ms: {statistics.median(ours):.1f} ms through the gateway, {statistics.median(bare):.1f} ms bare"
+    )
+    return Result("call_overhead_ms", statistics.median(added), low, high, 5, 15, len(added), high <= 15)
+
+
 def idle_worker_memory(scene: Scene, quick: bool) -> Result:
     """The memory of an idle worker (queue, runner, engine host) against one process that imported CrewAI."""
     program = "import crewai, sys; print('ready', flush=True); sys.stdin.read()"
@@ -153,6 +169,8 @@ def imported_by(text: str) -> set[str]:
 BENCHMARKS: dict[str, Any] = {
     "first_event": first_event,
     "crew_overhead": crew_overhead,
+    "call_overhead_ms": call_overhead_ms,
     "idle_worker_memory": idle_worker_memory,
     "web_imports": web_imports,
 }
+COUNTS = {"web_imports"}  # not measured but counted
