@@ -8,4 +8,5 @@ app_name = "site"
 urlpatterns = [
     path("", views.home, name="home"),
     path("dashboard", views.home, name="dashboard"),
+    path("settings/components", views.components, name="components"),
 ]

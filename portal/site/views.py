@@ -1,8 +1,10 @@
 """Pages that look across everything."""
 
+from django import forms
 from django.db.models import F, OuterRef, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET
 
 from crews.models import Crew
@@ -13,6 +15,7 @@ from executions.status import Status
 from executions.views.lists import HEAVY
 from portal.accounts.models import Role
 from portal.accounts.permissions import allow
+from portal.lib.forms import Styled
 
 RUNS = 8
 CREWS = 6
@@ -42,3 +45,29 @@ def _last_run(request: HttpRequest) -> Subquery:
     """When the person last ran a crew."""
     own = Execution.objects.filter(crew=OuterRef("pk"), created_by=request.user.pk)
     return Subquery(own.order_by("-created_at").values("created_at")[:1])
+
+
+class _Sample(Styled, forms.Form):
+    """A field of each kind; always sent, so that faults show."""
+
+    text = forms.CharField(help_text=_("A help text stands below."))
+    fault = forms.IntegerField()
+    choice = forms.ChoiceField(choices=[("a", "A"), ("b", "B")], required=False)
+    paragraph = forms.CharField(widget=forms.Textarea, required=False)
+    tick = forms.BooleanField(required=False, help_text=_("A help text stands below."))
+    file = forms.FileField(required=False)
+
+
+@allow(Role.ADMIN)
+@require_GET
+def components(request: HttpRequest) -> HttpResponse:
+    """The gallery: every component of the design system on one page."""
+    context = {
+        "statuses": list(Status),
+        "tones": ["neutral", "info", "success", "warning", "danger"],
+        "names": ["Researcher", "Writer", "Planner", "Analyst", "조사원", "작가", "기획자"],
+        "form": _Sample({"text": "Text", "fault": "x"}),
+        "sample": "## Heading\n\nText with **bold**, `code` and a [link](https://example.com).\n\n"
+        "- one\n- two\n\n| A | B |\n|---|---|\n| 1 | 2 |\n\n> quoted\n\n```\ncode\n```",
+    }
+    return render(request, "site/components.html", context)

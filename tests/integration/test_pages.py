@@ -24,7 +24,7 @@ PAGES = [
     "crews:model-list",
     "accounts:profile",
 ]
-ADMIN_PAGES = ["crews:provider-list", "crews:provider-create"]
+ADMIN_PAGES = ["crews:provider-list", "crews:provider-create", "site:components"]
 
 
 @pytest.fixture
