@@ -30,6 +30,7 @@ for _name in list(os.environ):
         del os.environ[_name]
 DATA_DIR = Path(tempfile.mkdtemp(prefix="portal-tests-"))
 atexit.register(shutil.rmtree, DATA_DIR, ignore_errors=True)
+(DATA_DIR / "static").mkdir()  # nothing is collected for tests, and whitenoise would remark on it
 os.environ["PORTAL_DATA_DIR"] = str(DATA_DIR)
 os.environ["DJANGO_SETTINGS_MODULE"] = "portal.settings"
 
