@@ -7,6 +7,7 @@ which is how containers hand over secrets.
 
 import os
 import secrets
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -86,13 +87,13 @@ class Env:
 def kept_secret(path: Path) -> str:
     """The secret in `path`, made on first use with mode 0600.
 
-    Two processes that start together agree on one value: the file appears by an atomic link, and
+    Two processes (or threads) that start together agree on one value: the file appears by an atomic link, and
     the loser reads the winner's. Raises `ConfigError` when the folder cannot be written.
     """
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            fresh = path.with_name(f".{path.name}.{os.getpid()}")
+            fresh = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
             fresh.touch(mode=0o600)
             fresh.write_text(secrets.token_urlsafe(48), encoding="ascii")
             try:
