@@ -210,7 +210,9 @@ class Run:
             if closing is not None and closing["kind"] == "result" and failure is None:
                 # Also when a stop came in the same moment: the work is done.
                 self.execution.complete(closing.get("output") or "")
-            elif self._stopping:
+            elif self._stopping or self.execution.stop_requested_at is not None:
+                # The gateway refuses calls from the moment of the request: an engine may fail by that
+                # before this runner has heard of the stop.
                 self.execution.stop(partial_output=outcome.partial_output(self.execution))
             elif failure is not None:
                 self.execution.fail(failure, partial_output=outcome.partial_output(self.execution))
