@@ -25,7 +25,7 @@ class Status(models.TextChoices):
 
     @property
     def tone(self) -> str:
-        """The colour family of the status badge (static/css/components.css)."""
+        """The colour family of the status badge (static/css/components/badges.css)."""
         return {
             Status.PENDING: "neutral",
             Status.RUNNING: "info",

@@ -9,6 +9,7 @@ import pytest
 from django.conf import settings
 
 CSS = Path(settings.BASE_DIR) / "static" / "css"
+SHEETS = sorted(str(path.relative_to(CSS)) for path in CSS.rglob("*.css") if path.name != "tokens.css")
 PO = Path(settings.BASE_DIR) / "locale" / "ko" / "LC_MESSAGES" / "django.po"
 TONES = ["neutral", "info", "success", "warning", "danger"]
 GROUNDS = ["bg", "bg-sunken", "surface", "surface-raised", "surface-hover", "surface-active"]
@@ -51,18 +52,28 @@ def test_text_stands_out_from_its_ground(text, ground, least, theme):
     assert contrast(known[text][theme], known[ground][theme]) >= least
 
 
-@pytest.mark.parametrize("sheet", ["base.css", "components.css", "pages.css"])
+@pytest.mark.parametrize("sheet", SHEETS)
 def test_colours_exist_only_as_tokens(sheet):
     css = re.sub(r"/\*.*?\*/", "", (CSS / sheet).read_text(), flags=re.S)
     assert not re.findall(r"#[0-9a-fA-F]{3,8}\b|\brgba?\(|\bhsla?\(|\boklch\(|:\s*(?:white|black)\b", css)
 
 
-@pytest.mark.parametrize("sheet", ["base.css", "components.css", "pages.css"])
+@pytest.mark.parametrize("sheet", SHEETS)
 def test_every_token_that_is_used_is_there(sheet):
     css = (CSS / sheet).read_text()
     known = set(re.findall(r"(--[\w-]+):", (CSS / "tokens.css").read_text() + css))
     local = {"--tone-text", "--tone-soft", "--tone-solid"}  # set by `.is-<tone>`
     assert set(re.findall(r"var\((--[\w-]+)", css)) - known - local == set()
+
+
+def test_every_sheet_is_linked_once():
+    linked = re.findall(r"css/([\w/]+\.css)", (CSS.parent.parent / "templates/components/styles.html").read_text())
+    assert sorted(linked) == sorted(["tokens.css", *SHEETS])
+
+
+@pytest.mark.parametrize("sheet", SHEETS)
+def test_a_sheet_stays_short_enough_to_read(sheet):
+    assert len((CSS / sheet).read_text().splitlines()) <= 500
 
 
 @pytest.mark.skipif(shutil.which("msgfmt") is None, reason="gettext's tools are missing")
