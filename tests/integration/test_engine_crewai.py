@@ -265,7 +265,7 @@ async def test_a_failing_tool_is_told_to_the_agent_which_goes_on(host, fake, tmp
     [
         ("500", "error", "The server had an error."),
         ("429", "error", "Slow down."),
-        ("401", "error", "Incorrect API key provided."),
+        ("401", "error", "Incorrect API key provided"),
         ("too-long", "error", "longer than the model can read"),
         ("malformed", "bad_output", "could not be read"),
         ("truncated", "error", "broke off its answer"),
