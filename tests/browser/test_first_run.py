@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Tab
+from tests.browser.steps import sign_in
 from tests.deadlines import DEADLINE, wait_for
 from tests.factories.accounts import PASSWORD
 from tests.fakes.llm import FakeLLM
@@ -20,15 +21,6 @@ def crew(stack: Stack) -> str:
     # An answer of 120 words, one each 50 ms: slow enough to be watched.
     crews = {"Tea tasters": {"tasks": 2, "mode": "long-120@50", "inputs": ["topic"], "description": "Taste {topic}."}}
     return stack.make_crews(crews)["Tea tasters"]
-
-
-def sign_in(page: Page) -> None:
-    page.goto("/")
-    expect(page).to_have_title(re.compile("Sign in"))
-    page.get_by_label("Username").fill("ann")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("navigation").get_by_role("link", name="Crews").first).to_be_visible()
 
 
 def start_run(page: Page, crew: str, topic: str) -> None:

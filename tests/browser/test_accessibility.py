@@ -1,0 +1,67 @@
+"""Nobody is kept out: axe-core finds nothing serious on the pages of every day, at any width, light or dark."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Tab
+from tests.browser.steps import sign_in
+from tests.deadlines import DEADLINE
+from tests.stack import Stack
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+expect.set_options(timeout=DEADLINE * 1000)
+WIDTHS = {"desktop": 1280, "phone": 390}
+Theme = Literal["light", "dark"]
+KEEPS_PEOPLE_OUT = {"serious", "critical"}
+
+
+@pytest.fixture(scope="module")
+def pages(stack: Stack) -> Mapping[str, str]:
+    """Address and heading of every page that is looked at; the run has ended, with a result."""
+    crews = {"Herb growers": {"tasks": 2, "agents": 2, "inputs": ["topic"], "description": "Describe {topic}."}}
+    crew = stack.make_crews(crews)["Herb growers"]
+    run = stack.kickoff(crew, inputs={"topic": "sage"})
+    stack.wait_for_status(run, "completed")
+    return {
+        "/": "Hello",
+        "/crews": "Crews",
+        f"/crews/{crew}": "Herb growers",
+        f"/crews/{crew}/run": "Herb growers",
+        f"/runs/{run}": "Herb growers",
+        "/models": "Models",
+        "/settings/providers": "Providers",
+        "/profile": "Profile",
+    }
+
+
+def barriers(page: Page) -> list[str]:
+    """What axe-core finds on the page that keeps people out: rule, element and why, a line each."""
+    found = Axe().run(page).response
+    assert found["passes"], "axe-core looked at nothing"
+    return [
+        f"{page.url}: {violation['id']} ({violation['impact']}): {node['target']}: {node['failureSummary']}"
+        for violation in found["violations"]
+        if violation["impact"] in KEEPS_PEOPLE_OUT
+        for node in violation["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_page_keeps_people_out(tab: Tab, pages: Mapping[str, str], width: str, theme: Theme) -> None:
+    page = tab.page
+    page.set_viewport_size({"width": WIDTHS[width], "height": 900})
+    # Colours in the middle of a transition are nobody's choice.
+    page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+    page.goto("/sign-in")
+    found = barriers(page)
+    sign_in(page, "root")
+    for address, heading in pages.items():
+        page.goto(address)
+        expect(page.get_by_role("heading", level=1)).to_contain_text(heading)
+        found += barriers(page)
+    assert found == []
