@@ -24,7 +24,7 @@ class ErrorCode(models.TextChoices):
     ENGINE_MISSING = "engine_missing", _("The engine is not installed on this machine.")
     WORKER_LOST = "worker_lost", _("The worker that carried the run disappeared.")
     TIMED_OUT = "timed_out", _("The run took longer than its time limit.")
-    INVALID_INPUT = "invalid_input", _("The run could not start with these inputs.")
+    INVALID_INPUT = "invalid_input", _("What the run was given could not be used.")
     STOPPED_BY_USER = "stopped_by_user", _("A person stopped the run.")
     INTERNAL = "internal", _("Something in the portal itself went wrong.")
 
