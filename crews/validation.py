@@ -6,12 +6,12 @@ What one row can tell is checked by the models' own `clean`; here is what needs 
 from collections.abc import Iterable
 from typing import Any
 
-from django.db.models import prefetch_related_objects
+from django.db.models import Prefetch, prefetch_related_objects
 from django.utils.translation import gettext as _
 
 from crews.graph import find_cycle
 from crews.inputs import CleanInputs, InputFile, InvalidInputs, clean_inputs
-from crews.models import Agent, Crew, LLMModel, Task
+from crews.models import Agent, Crew, CrewMember, LLMModel, Task
 from crews.placeholders import fill, unknown_names
 from portal.lib.problems import FieldError, Problem
 
@@ -26,6 +26,7 @@ __all__ = [
     "member_errors",
     "problems_of",
     "require_runnable",
+    "whole",
 ]
 
 
@@ -35,14 +36,31 @@ class CrewNotRunnable(Problem):
     code = "crew_not_runnable"
 
 
-def require_runnable(crew: Crew, model: LLMModel | str | None = None) -> None:
-    """Raise `CrewNotRunnable` that names all that keeps `crew` from running (on `model`, if one is given)."""
-    if errors := problems_of(crew, model):
+def whole(crew: Crew) -> Crew:
+    """`crew` as it stands now, with all that a run needs read along. Seven queries, however large it is."""
+    members = CrewMember.objects.select_related("agent__llm_model__provider").prefetch_related("agent__tools")
+    tasks = Task.objects.select_related("agent").prefetch_related("context", "tools")
+    managers = ("manager_agent__llm_model__provider", "manager_llm_model__provider")
+    found = Crew.objects.select_related(*managers).get(pk=crew.pk)
+    prefetch_related_objects(
+        [found], "inputs", Prefetch("members", members), Prefetch("tasks", tasks), "manager_agent__tools"
+    )
+    return found
+
+
+def require_runnable(crew: Crew, model: LLMModel | str | None = None) -> Crew:
+    """The `whole` crew, if it can run (on `model`, if one is given).
+
+    Raises `CrewNotRunnable` that names all that is in the way.
+    """
+    found = whole(crew)
+    if errors := _problems(found, model):
         raise CrewNotRunnable(
             _("The crew “%(name)s” cannot run yet.") % {"name": crew.name},
             hint=_("Correct what is named and start again."),
             errors=errors,
         )
+    return found
 
 
 def problems_of(crew: Crew, model: LLMModel | str | None = None) -> list[FieldError]:
@@ -51,26 +69,17 @@ def problems_of(crew: Crew, model: LLMModel | str | None = None) -> list[FieldEr
     `model` (a catalog id) stands in for the models of all agents. The number of queries does not
     grow with the crew.
     """
-    fresh = Crew.objects.select_related("manager_agent__llm_model__provider", "manager_llm_model__provider").get(
-        pk=crew.pk
-    )
-    prefetch_related_objects(
-        [fresh],
-        "inputs",
-        "members__agent__llm_model__provider",
-        "members__agent__tools",
-        "manager_agent__tools",
-        "tasks__agent",
-        "tasks__context",
-        "tasks__tools",
-    )
+    return _problems(whole(crew), model)
+
+
+def _problems(crew: Crew, model: LLMModel | str | None) -> list[FieldError]:
     return [
-        *_crew_errors(fresh),
-        *_member_work_errors(fresh),
-        *_task_errors(fresh),
-        *_model_errors(fresh, model),
-        *_text_errors(fresh),
-        *_tool_errors(fresh),
+        *_crew_errors(crew),
+        *_member_work_errors(crew),
+        *_task_errors(crew),
+        *_model_errors(crew, model),
+        *_text_errors(crew),
+        *_tool_errors(crew),
     ]
 
 
@@ -182,10 +191,9 @@ def _task_errors(crew: Crew) -> list[FieldError]:
 
 def _model_errors(crew: Crew, model: LLMModel | str | None) -> list[FieldError]:
     if model:
-        wanted = model.pk if isinstance(model, LLMModel) else model
-        chosen = LLMModel.objects.select_related("provider").filter(pk=wanted).first()
+        chosen = model if isinstance(model, LLMModel) else _in_catalog(model)
         if chosen is None:
-            detail = _("There is no model “%(model)s” in the catalog.") % {"model": wanted}
+            detail = _("There is no model “%(model)s” in the catalog.") % {"model": model}
             return [FieldError("model", "unknown_model", detail)]
         return [_model_error("model", "", chosen)] if chosen.why_not_runnable else []
     errors = [
@@ -198,6 +206,10 @@ def _model_errors(crew: Crew, model: LLMModel | str | None) -> list[FieldError]:
     if led and manager and manager.why_not_runnable:
         errors.append(_model_error("manager_llm_model", _("Manager"), manager))
     return errors
+
+
+def _in_catalog(model: str) -> LLMModel | None:
+    return LLMModel.objects.select_related("provider").filter(pk=model).first()
 
 
 def _model_error(field: str, role: str, model: LLMModel) -> FieldError:

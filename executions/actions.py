@@ -54,7 +54,7 @@ def kickoff(
     request_hash = _hash(crew, inputs, model, priority, budget_usd) if idempotency_key else ""
     if idempotency_key and (earlier := _earlier(by, idempotency_key, request_hash)):
         return earlier
-    validation.require_runnable(crew, model=model)
+    crew = validation.require_runnable(crew, model=model)
     cleaned = validation.clean_inputs(crew, inputs)
     snapshot = freeze(crew, cleaned.values, model)
     execution_id = uuid.uuid4()

@@ -35,10 +35,11 @@ class Snapshot:
 def freeze(crew: Crew, values: dict[str, Any], model: LLMModel | None = None) -> Snapshot:
     """A frozen copy of `crew` with its inputs filled in; `model` takes every role's place.
 
-    `values` as `crews.validation.clean_inputs` gives them. The number of queries does not grow with the crew.
+    `crew` as `crews.validation.whole` reads it, so that nothing is read here; `values` as
+    `crews.validation.clean_inputs` gives them.
     """
-    tasks = list(crew.tasks.select_related("agent__llm_model").prefetch_related("context", "tools", "agent__tools"))
-    members = [row.agent for row in crew.members.select_related("agent__llm_model").prefetch_related("agent__tools")]
+    tasks = crew.tasks.all()
+    members = [row.agent for row in crew.members.all()]
     manager = crew.manager_agent if crew.process == Crew.Process.HIERARCHICAL else None
     agents = {agent.pk: agent for agent in [*members, *([manager] if manager else [])]}
     tools: dict[str, Tool] = {}
