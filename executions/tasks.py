@@ -1,11 +1,13 @@
 """What the queue carries: short calls with ids for arguments, safe to run twice or not at all."""
 
+import functools
 import logging
 import os
 from pathlib import Path
 
 from django.conf import settings
 from django.db import DatabaseError, transaction
+from django_q.brokers import get_broker
 from django_q.tasks import async_task
 from redis.exceptions import RedisError
 
@@ -45,9 +47,13 @@ def ring_soon() -> None:
     transaction.on_commit(_enqueue_ring)
 
 
+# One for all rings of this process: django-q2 would open a connection to Redis for each.
+_broker = functools.cache(get_broker)
+
+
 def _enqueue_ring() -> None:
     try:
-        async_task("executions.tasks.ring")
+        async_task("executions.tasks.ring", broker=_broker())
     except (DatabaseError, RedisError, OSError) as exc:
         logger.warning("no ring for the runner: %s", exc)
 

@@ -46,7 +46,7 @@ def test_rings_wait_for_the_commit(settings: Any) -> None:
 def test_a_broker_that_is_away_fails_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, django_capture_on_commit_callbacks: Any
 ) -> None:
-    def away(*_: object) -> None:
+    def away(*_: object, **__: object) -> None:
         raise OperationalError("the broker is away")
 
     monkeypatch.setattr(tasks, "async_task", away)
