@@ -47,6 +47,7 @@ class Run:
 
     def __init__(self, execution: Execution, db: DatabaseThreads) -> None:
         self.execution = execution
+        self._attempt, self._worker = execution.attempt, execution.lease_worker
         self.db = db
         self.folder = Path(settings.RUNS_DIR) / str(execution.pk) / str(execution.attempt)
         self._interrupt: asyncio.Event = asyncio.Event()
@@ -205,6 +206,9 @@ class Run:
 
     def _end(self, failure: Failure | None, closing: Line | None) -> None:
         self.execution.refresh_from_db()
+        if (self.execution.attempt, self.execution.lease_worker) != (self._attempt, self._worker):
+            # The lease ran out while this process stood still, and another runner has begun the next attempt.
+            raise TransitionLost("The execution is another runner's by now.")
         with transaction.atomic():
             outcome.keep_partial_texts(self.execution)
             if closing is not None and closing["kind"] == "result" and failure is None:

@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from executions.engines.protocol import Line
-from executions.errors import ErrorCode, Failure
+from executions.errors import ErrorCode, Failure, TransitionLost
 from executions.models import Execution
 from executions.runner.attempt import Run
 from executions.status import Status
 from portal.lib.dbthreads import DatabaseThreads
-from tests.factories.executions import execution_in
+from tests.factories.executions import LEASE, execution_in
 
 pytestmark = pytest.mark.django_db
 SAYS: Line = {"kind": "failure", "reason": "error", "message": "The gateway refused the call."}
@@ -18,11 +18,15 @@ GIVES: Line = {"kind": "result", "output": "The result."}
 
 
 def ended(execution: Execution, failure: Failure | None, closing: Line | None) -> Execution:
-    async def make() -> Run:
-        return Run(Execution.objects.model(pk=execution.pk, attempt=execution.attempt), DatabaseThreads(1))
-
-    asyncio.run(make())._end(failure, closing)
+    run_of(execution)._end(failure, closing)
     return Execution.objects.get(pk=execution.pk)
+
+
+def run_of(execution: Execution) -> Run:
+    async def make() -> Run:
+        return Run(Execution.objects.get(pk=execution.pk), DatabaseThreads(1))
+
+    return asyncio.run(make())
 
 
 def test_an_engine_that_fails_because_a_stop_was_asked_for_is_a_stopped_run() -> None:
@@ -43,3 +47,14 @@ def test_work_that_is_done_is_kept_also_when_a_stop_came_in_the_same_moment() ->
     execution.request_stop(by=execution.created_by)
     found = ended(execution, None, GIVES)
     assert (found.status, found.final_output) == (Status.COMPLETED, "The result.")
+
+
+def test_a_runner_that_stood_still_does_not_end_the_next_attempt() -> None:
+    execution = execution_in(Status.RUNNING)
+    late = run_of(execution)
+    execution.recover(reason="The worker disappeared.")
+    execution.start(worker="another", lease=LEASE)
+    with pytest.raises(TransitionLost):
+        late._end(None, GIVES)
+    execution.refresh_from_db()
+    assert (execution.status, execution.attempt) == (Status.RUNNING, 2)
