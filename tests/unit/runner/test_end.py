@@ -23,8 +23,10 @@ def ended(execution: Execution, failure: Failure | None, closing: Line | None) -
 
 
 def run_of(execution: Execution) -> Run:
+    claimed = Execution.objects.get(pk=execution.pk)
+
     async def make() -> Run:
-        return Run(Execution.objects.get(pk=execution.pk), DatabaseThreads(1))
+        return Run(claimed, DatabaseThreads(1))
 
     return asyncio.run(make())
 
