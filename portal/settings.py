@@ -88,8 +88,8 @@ REDIS_URL = env.url("REDIS_URL", schemes=("redis", "rediss", "unix"))
 Q_CLUSTER = {
     "name": "portal",
     "workers": env.number("PORTAL_QUEUE_WORKERS", 2, low=1, high=32),
-    "timeout": 300,
-    "retry": 360,  # above the timeout: a task that still runs is not handed out again
+    "timeout": 60,  # rings, schedules and short jobs; a worker that hangs in one is noticed after it
+    "retry": 90,  # above the timeout: a task that still runs is not handed out again
     "max_attempts": 3,
     "save_limit": -1,  # keep failures only
     "catch_up": False,
