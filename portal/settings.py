@@ -63,9 +63,12 @@ if "sqlite" in _database["ENGINE"]:
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA busy_timeout=30000;",
     }
     _database["CONN_MAX_AGE"] = 60
-elif PORTAL_PROCESS in {"web", "gateway", "runner"}:
+elif PORTAL_PROCESS == "web":
     # Threads come and go under ASGI: a bounded pool instead of a connection each.
     _database["OPTIONS"] = {"pool": {"min_size": 1, "max_size": env.number("PORTAL_DB_POOL", 8, low=1), "timeout": 30}}
+elif PORTAL_PROCESS in {"gateway", "runner"}:
+    # A few threads of their own keep a connection each (portal.lib.dbthreads); one that broke is replaced.
+    _database["CONN_MAX_AGE"] = None
 else:
     # The queue's workers fork, and a pool does not survive a fork.
     _database["CONN_MAX_AGE"] = 60
