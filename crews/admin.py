@@ -76,6 +76,7 @@ class RefusingAdmin(ModelAdmin):
         return ""
 
     def remove(self, thing: Any) -> None:
+        """Delete `thing` by its action. Every subclass names its own; raises `Conflict` when the action refuses."""
         raise NotImplementedError
 
     def get_deleted_objects(self, objs: Iterable[Any], request: HttpRequest) -> tuple[Any, Any, Any, Any]:
