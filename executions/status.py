@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy as _
 class Status(models.TextChoices):
     PENDING = "pending", _("Waiting to start")
     RUNNING = "running", _("Running")
-    WAITING = "waiting", _("Waiting for a person")
+    WAITING = "waiting", _("Waiting")
     PAUSED = "paused", _("Paused")
     COMPLETED = "completed", _("Completed")
     FAILED = "failed", _("Failed")
@@ -48,6 +48,13 @@ class Status(models.TextChoices):
             Status.FAILED: "triangle-alert",
             Status.STOPPED: "square",
         }[self]
+
+
+class WaitingFor(models.TextChoices):
+    """What a waiting execution waits for."""
+
+    APPROVAL = "approval", _("a person's answer")
+    BUDGET = "budget", _("a larger budget")
 
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {

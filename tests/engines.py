@@ -106,6 +106,8 @@ def run_spec(base_url: str = "http://127.0.0.1:9/v1", **changes: Any) -> RunSpec
         "tasks": [task("1")],
         "tools": [],
         "finished": {},
+        "waiting": [],
+        "reviews": {},
         "language": "en",
         "date": "2025-01-01",
         "gateway": {"base_url": base_url, "token": "run_token"},

@@ -112,6 +112,20 @@ class Crew(Guarded):
     max_llm_calls = models.PositiveIntegerField(
         _("LLM calls of a run at most"), default=200, validators=[MinValueValidator(1)]
     )
+    approval_timeout_seconds = models.PositiveIntegerField(
+        _("time to answer a question, seconds"),
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text=_("A run that asks a person fails when nobody has answered by then. Empty: it waits."),
+    )
+    approval_reminder_seconds = models.PositiveIntegerField(
+        _("remind after, seconds"),
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(60)],
+        help_text=_("Whoever may answer is reminded each time this much has passed. Empty: never."),
+    )
     agents = models.ManyToManyField(Agent, through="CrewMember", related_name="crews", verbose_name=_("agents"))
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)

@@ -10,15 +10,26 @@ Out of it, appended to a file of the attempt, one `Line` a line in one `write` e
     {"kind": "event", "type": "task.started", "at": "…", "task": key, "role": "Writer", "data": {…}}
     {"kind": "result", "output": "…"}                       the last line of an attempt that succeeded
     {"kind": "failure", "reason": "…", "message": "…"}      the last line of one that did not
+    {"kind": "paused"}                                      … that ended because it was asked to pause
+    {"kind": "waiting"}                                     … in which nothing goes on without a person's answer
 
 An attempt whose file ends in neither has crashed. A torn last line is ignored. Every LLM call goes
 to `gateway.base_url` as model `role:<agent key>` with the headers below, and every tool is called
 there too; `llm.*` events are the gateway's alone.
+
+Pausing: the process gets `PAUSE_SIGNAL`. It starts no further task, lets those under way finish, and
+ends with `paused` unless all is done. Asking a person: a task with `human_input` does its work, writes
+`approval.requested` (task, `data.output`) instead of `task.completed`, and what depends on it does not
+start. Once nothing else can go on the attempt ends with `waiting`. An approved task comes back in
+`finished`, one whose answer is still out in `waiting`, one that was sent back with its `reviews`.
 """
 
+import signal
 from typing import Any, Literal, NotRequired, TypedDict
 
-VERSION = 1
+VERSION = 2
+
+PAUSE_SIGNAL = signal.SIGUSR1
 
 HEADER_TASK = "X-Portal-Task"  # the task's key
 HEADER_ROLE = "X-Portal-Role"  # the agent's key
@@ -73,6 +84,13 @@ class ToolSpec(TypedDict):
     parameters: dict[str, Any]  # JSON schema of its arguments
 
 
+class Review(TypedDict):
+    """An answer that a person sent back, and what they ask for."""
+
+    output: str
+    feedback: str
+
+
 class RunSpec(TypedDict):
     version: int
     execution: str
@@ -85,13 +103,15 @@ class RunSpec(TypedDict):
     tasks: list[TaskSpec]  # in execution order
     tools: list[ToolSpec]
     finished: dict[str, str]  # outputs of tasks that need not run again, by task key
+    waiting: list[str]  # tasks whose answer a person has not approved yet: neither they nor what needs them may start
+    reviews: dict[str, list[Review]]  # by task key, oldest first: work that was sent back
     language: str
     date: str  # the day of the kickoff, ISO
     gateway: Gateway
 
 
 class Line(TypedDict):
-    kind: Literal["event", "result", "failure"]
+    kind: Literal["event", "result", "failure", "paused", "waiting"]
     type: NotRequired[str]
     at: NotRequired[str]
     task: NotRequired[str]

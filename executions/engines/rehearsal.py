@@ -111,6 +111,8 @@ def spec(base_url: str, process: Process) -> RunSpec:
         tasks=tasks,
         tools=[ToolSpec(name="add", description="Adds.", parameters=number)],
         finished={},
+        waiting=[],
+        reviews={},
         language="en",
         date="2025-01-01",
         gateway={"base_url": base_url, "token": "rehearsal"},

@@ -47,6 +47,10 @@ class LLMCall(models.Model):
     cost_usd = models.DecimalField(
         null=True, max_digits=16, decimal_places=8, help_text=_("Empty: the model had no price then.")
     )
+    # What the call may cost at most: held on the execution and on `budgets` (ids) until it is settled.
+    reserved_usd = models.DecimalField(default=0, max_digits=16, decimal_places=8)
+    reserved_tokens = models.PositiveBigIntegerField(default=0)
+    budgets = models.JSONField(default=list)
     queue_ms = models.PositiveIntegerField(default=0)
     first_token_ms = models.PositiveIntegerField(null=True)
     latency_ms = models.PositiveIntegerField(null=True)

@@ -1,23 +1,27 @@
 """One run of a frozen crew, and what hangs on it."""
 
 import uuid
+from datetime import datetime, timedelta
 from typing import Any, Self
 
 from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
-from django.db import models, transaction
+from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from crews.models import Crew, LLMModel
-from executions import events
-from executions.errors import ErrorCode, Failure, InvalidTransition, TransitionLost
+from crews.models import Crew
+from executions.errors import ErrorCode, Failure
+from executions.models.moves import Moves
 from executions.models.stream import EventStream
-from executions.status import ACTIVE, ENDED, TRANSITIONS, Status
+from executions.status import ACTIVE, Status, WaitingFor
 from portal.accounts.models import AccessQuerySet, Guarded
 from portal.lib import rows
+
+# One step of priority is worth this much waiting: who waits long enough goes before anyone who comes later.
+PRIORITY_STEP = timedelta(minutes=5)
 
 
 class ExecutionQuerySet(AccessQuerySet):
@@ -25,11 +29,12 @@ class ExecutionQuerySet(AccessQuerySet):
         return self.filter(status__in=ACTIVE)
 
     def queued(self) -> Self:
-        """Pending, best first: by priority (9 before 1), then by age."""
-        return self.filter(status=Status.PENDING).order_by("-priority", "created_at", "pk")
+        """Pending and due, best first: by priority (9 before 1) and age."""
+        is_due = Q(not_before=None) | Q(not_before__lte=Now())
+        return self.filter(is_due, status=Status.PENDING).order_by("queue_rank", "pk")
 
 
-class Execution(Guarded):
+class Execution(Moves, Guarded):
     """One run, from kickoff to end. The status machine is drawn in `executions.status`.
 
     Asking to stop is a fact (`stop_requested_at`), not a status. Its id is also its event stream's.
@@ -60,15 +65,36 @@ class Execution(Guarded):
     idempotency_key = models.CharField(max_length=200, blank=True)
     request_hash = models.CharField(max_length=64, blank=True, help_text=_("Of the body that came with the key."))
     attempt = models.PositiveIntegerField(_("attempt"), default=0)
-    max_attempts = models.PositiveSmallIntegerField(_("attempts at most"), default=3)
+    max_attempts = models.PositiveSmallIntegerField(_("automatic recoveries at most"), default=3)
+    recoveries = models.PositiveSmallIntegerField(
+        default=0, help_text=_("Automatic recoveries since a person last started it.")
+    )
+    restarted_attempt = models.PositiveIntegerField(
+        default=0, help_text=_("The attempt after which a person last started it anew: limits count from there.")
+    )
+    quarantine_reason = models.TextField(
+        _("quarantined"), blank=True, help_text=_("Why it is not started again by itself.")
+    )
     created_at = models.DateTimeField(_("created"), default=timezone.now)
+    # Its place in the queue: when it came, moved forward by its priority. The smallest goes first.
+    queue_rank = models.DateTimeField(default=timezone.now)
+    not_before = models.DateTimeField(null=True, help_text=_("Recovery waits until then (database clock)."))
     started_at = models.DateTimeField(_("started"), null=True)
     ended_at = models.DateTimeField(_("ended"), null=True)
     final_output = models.TextField(_("result"), blank=True)
     error_code = models.CharField(_("error code"), max_length=20, choices=ErrorCode.choices, blank=True)
     error_message = models.TextField(_("error"), blank=True)
+    waiting_for = models.CharField(_("waits for"), max_length=10, choices=WaitingFor.choices, blank=True)
+    # What the call that met a limit would have reserved.
+    needs_usd = models.DecimalField(null=True, max_digits=16, decimal_places=8)
+    needs_tokens = models.PositiveBigIntegerField(null=True)
     budget_usd = models.DecimalField(_("budget, US$"), max_digits=12, decimal_places=6, null=True)
+    budget_tokens = models.PositiveBigIntegerField(_("budget, tokens"), null=True)
+    # What the calls under way may cost at most; the gateway reserves it before each and settles it after.
+    reserved_usd = models.DecimalField(default=0, max_digits=16, decimal_places=8)
+    reserved_tokens = models.PositiveBigIntegerField(default=0)
     max_llm_calls = models.PositiveIntegerField(_("LLM calls at most"), default=200)
+    calls_before_restart = models.PositiveIntegerField(default=0)
     # Totals of the ledger, kept by the gateway as calls close.
     llm_calls_count = models.PositiveIntegerField(_("LLM calls"), default=0)
     prompt_tokens = models.PositiveBigIntegerField(_("tokens read"), default=0)
@@ -82,6 +108,17 @@ class Execution(Guarded):
     stop_requested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
     )
+    pause_requested_at = models.DateTimeField(null=True)
+    pause_requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    pause_at_once = models.BooleanField(default=False, help_text=_("Do not wait for the end of the current tasks."))
+    # Rises when a role gets another model, so that the gateway's next call sees it.
+    roles_version = models.PositiveIntegerField(default=0)
+    forked_from = models.ForeignKey(
+        "self", on_delete=models.SET_NULL, null=True, related_name="forks", verbose_name=_("forked from")
+    )
+    forked_task = models.CharField(max_length=40, blank=True, help_text=_("The task from which the fork runs anew."))
 
     objects = ExecutionQuerySet.as_manager()
 
@@ -91,7 +128,8 @@ class Execution(Guarded):
             models.Index(fields=["-created_at", "-id"]),
             models.Index(fields=["crew", "-created_at"]),
             models.Index(fields=["created_by", "-created_at"]),
-            models.Index(fields=["-priority", "created_at"], condition=Q(status="pending"), name="executions_queue"),
+            models.Index(fields=["queue_rank", "id"], condition=Q(status="pending"), name="executions_by_rank"),
+            models.Index(fields=["waiting_for"], condition=Q(status="waiting"), name="executions_waiting"),
             models.Index(fields=["lease_until"], condition=Q(status="running"), name="executions_leases"),
         ]
         constraints = [
@@ -108,6 +146,11 @@ class Execution(Guarded):
             ),
             models.CheckConstraint(
                 condition=~Q(status="failed") | ~Q(error_code=""), name="execution_failure_has_a_code"
+            ),
+            models.CheckConstraint(
+                condition=Q(status="waiting", waiting_for__in=WaitingFor.values)
+                | (~Q(status="waiting") & Q(waiting_for="")),
+                name="execution_waits_for_something",
             ),
             models.CheckConstraint(condition=Q(priority__range=(1, 9)), name="execution_priority_in_range"),
             models.UniqueConstraint(
@@ -145,118 +188,23 @@ class Execution(Guarded):
         """1 for the next to start; None when it does not wait to start. One query."""
         if self.status != Status.PENDING:
             return None
-        before = Q(priority__gt=self.priority) | Q(priority=self.priority, created_at__lt=self.created_at)
-        return Execution.objects.filter(before, status=Status.PENDING).count() + 1
+        return Execution.objects.filter(status=Status.PENDING, queue_rank__lt=self.queue_rank).count() + 1
 
-    # --- Moves: each is compare-and-set, and writes its event in the same transaction ---------
+    @property
+    def is_pausing(self) -> bool:
+        return self.status == Status.RUNNING and self.pause_requested_at is not None
 
-    def start(self, *, worker: str, lease: Any) -> None:
-        """A runner takes it: the next attempt begins, under a lease of `lease` (a timedelta)."""
-        number = self.attempt + 1
-        with transaction.atomic():
-            self._move_to(
-                Status.RUNNING,
-                "execution.started",
-                {"worker": worker},
-                expect={"attempt": self.attempt, "stop_requested_at": None},
-                attempt=number,
-                started_at=self.started_at or timezone.now(),
-                lease_worker=worker,
-                lease_until=Now() + lease,
-            )
-            Attempt.objects.create(execution=self, number=number, worker=worker, started_at=timezone.now())
+    @staticmethod
+    def rank(priority: int, since: datetime) -> datetime:
+        """The place in the queue of an execution of `priority` that came at `since`."""
+        return since - priority * PRIORITY_STEP
 
-    def complete(self, output: str) -> None:
-        """The engine delivered its result."""
-        with transaction.atomic():
-            self._end(Status.COMPLETED, "execution.completed", {}, final_output=output)
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if self._state.adding:
+            self.queue_rank = self.rank(self.priority, self.created_at)
+        super().save(*args, **kwargs)
 
-    def fail(self, failure: Failure, *, partial_output: str = "") -> None:
-        """It cannot go on; the failure's code and sentence say why."""
-        with transaction.atomic():
-            self._end(
-                Status.FAILED,
-                "execution.failed",
-                {"error_code": failure.code.value, "error_message": failure.sentence},
-                error_code=failure.code,
-                error_message=failure.sentence,
-                final_output=partial_output,
-            )
-
-    def stop(self, *, partial_output: str = "") -> None:
-        """A person asked for it; what was finished is kept."""
-        with transaction.atomic():
-            self._end(
-                Status.STOPPED,
-                "execution.stopped",
-                {"error_code": ErrorCode.STOPPED_BY_USER.value},
-                error_code=ErrorCode.STOPPED_BY_USER,
-                error_message=str(ErrorCode.STOPPED_BY_USER.label),
-                final_output=partial_output,
-            )
-
-    def recover(self, *, reason: str) -> None:
-        """Its runner is gone: back into the queue for the next attempt, which begins after the last finished task.
-
-        `reason` is a sentence for people. After `max_attempts` it fails instead.
-        """
-        if self.stop_requested_at is not None:
-            self.stop()
-        elif self.attempt >= self.max_attempts:
-            self.fail(Failure(ErrorCode.WORKER_LOST, f"{reason} ({self.attempt}/{self.max_attempts})"))
-        else:
-            now = timezone.now()
-            with transaction.atomic():
-                data = {"reason": reason, "attempt": self.attempt}
-                self._move_to(Status.PENDING, "execution.recovered", data, lease_worker="", lease_until=None)
-                self.task_runs.filter(status=TaskRun.Status.RUNNING).update(
-                    status=TaskRun.Status.PENDING, started_at=None
-                )
-                self.attempts.filter(number=self.attempt, ended_at=None).update(ended_at=now, outcome=Status.FAILED)
-
-    def _end(self, status: Status, event: str, data: dict[str, Any], **changes: Any) -> None:
-        now = timezone.now()
-        open_tasks = self.task_runs.filter(status=TaskRun.Status.RUNNING)
-        ended_as = TaskRun.Status.STOPPED if status == Status.STOPPED else TaskRun.Status.FAILED
-        self._move_to(status, event, data, ended_at=now, lease_worker="", lease_until=None, **changes)
-        open_tasks.update(status=ended_as, ended_at=now)
-        self.attempts.filter(number=self.attempt, ended_at=None).update(ended_at=now, outcome=status)
-
-    def _move_to(
-        self, status: Status, event: str, data: dict[str, Any], *, expect: dict[str, Any] | None = None, **changes: Any
-    ) -> None:
-        old = Status(self.status)
-        if status not in TRANSITIONS[old]:
-            raise InvalidTransition(
-                f"An execution that is {old.value} cannot become {status.value}.",
-                hint="Read the execution again: somebody may have moved it.",
-            )
-        # The attempt fences off a runner that lost its lease and comes back late.
-        expected = {"attempt": self.attempt, **(expect or {})}
-        with transaction.atomic():
-            won = Execution.objects.filter(pk=self.pk, status=old, **expected).update(status=status, **changes)
-            if not won:
-                raise TransitionLost(f"The execution was no longer {old.value}.")
-            attempt = changes.get("attempt", self.attempt)
-            events.append(self.stream_id, [events.NewEvent(event, data=data, attempt=attempt)])
-        self.refresh_from_db()
-
-    def request_stop(self, *, by: Any) -> None:
-        """Ask for a stop: at once when nothing runs yet, else the runner obeys. Safe to repeat.
-
-        Raises `InvalidTransition` when the execution has ended.
-        """
-        if self.status in ENDED:
-            raise InvalidTransition("This execution has already ended.", hint="There is nothing left to stop.")
-        Execution.objects.filter(pk=self.pk, status__in=ACTIVE, stop_requested_at=None).update(
-            stop_requested_at=Now(), stop_requested_by=by
-        )
-        self.refresh_from_db()
-        if self.status in ACTIVE and self.status != Status.RUNNING:
-            try:
-                self.stop()
-            except TransitionLost:
-                self.refresh_from_db()  # a runner took it in this moment, and will see the request
+    # --- The lease ------------------------------------------------------------------------------
 
     def renew_lease(self, lease: Any) -> bool:
         """Keep it for `lease` (a timedelta) more; False when it was taken away."""
@@ -274,92 +222,3 @@ class Execution(Guarded):
             "unpriced_calls = unpriced_calls + %s WHERE id = %s",
             [prompt_tokens, completion_tokens, cost_usd or 0, int(is_unpriced), rows.key(Execution, self.pk)],
         )
-
-
-class Attempt(models.Model):
-    """One try at an execution by one runner. How it ended never changes."""
-
-    id = models.BigAutoField(primary_key=True)
-    execution = models.ForeignKey(Execution, on_delete=models.CASCADE, related_name="attempts")
-    number = models.PositiveIntegerField()
-    worker = models.CharField(max_length=200)
-    started_at = models.DateTimeField()
-    ended_at = models.DateTimeField(null=True)
-    outcome = models.CharField(max_length=10, choices=Status.choices, blank=True)
-    # How far the attempt's event file was read, in bytes; stored with the events it gave.
-    events_offset = models.BigIntegerField(default=0)
-
-    class Meta:
-        ordering = ["number"]
-        constraints = [
-            models.UniqueConstraint(fields=["execution", "number"], name="attempt_numbers_differ"),
-            models.CheckConstraint(
-                condition=Q(outcome="", ended_at__isnull=True) | (~Q(outcome="") & Q(ended_at__isnull=False)),
-                name="attempt_outcome_when_ended",
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.execution_id} #{self.number}"
-
-
-class TaskRun(models.Model):
-    """A task of an execution: where it stands and what it gave."""
-
-    class Status(models.TextChoices):
-        PENDING = "pending", _("Waiting")
-        RUNNING = "running", _("Running")
-        COMPLETED = "completed", _("Completed")
-        FAILED = "failed", _("Failed")
-        STOPPED = "stopped", _("Stopped")
-
-        @property
-        def tone(self) -> str:
-            return Status(self.value).tone
-
-        @property
-        def icon(self) -> str:
-            return Status(self.value).icon
-
-    id = models.BigAutoField(primary_key=True)
-    execution = models.ForeignKey(Execution, on_delete=models.CASCADE, related_name="task_runs")
-    task = models.CharField(max_length=40, help_text=_("The task's key in the RunSpec: its id at kickoff."))
-    name = models.CharField(_("name"), max_length=200)
-    role = models.CharField(_("role"), max_length=200, blank=True)
-    position = models.PositiveSmallIntegerField(default=0)
-    status = models.CharField(_("status"), max_length=10, choices=Status.choices, default=Status.PENDING)
-    attempt = models.PositiveIntegerField(default=0)
-    started_at = models.DateTimeField(null=True)
-    ended_at = models.DateTimeField(null=True)
-    output = models.TextField(_("output"), blank=True)
-    error = models.TextField(_("error"), blank=True)
-
-    class Meta:
-        ordering = ["position", "id"]
-        indexes = [models.Index(fields=["task", "id"])]
-        constraints = [models.UniqueConstraint(fields=["execution", "task"], name="one_task_run_a_task")]
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def duration_seconds(self) -> float | None:
-        if self.started_at is None:
-            return None
-        return ((self.ended_at or timezone.now()) - self.started_at).total_seconds()
-
-
-class RoleModel(models.Model):
-    """Which model a role of an execution uses now: what the gateway resolves `role:<key>` with."""
-
-    id = models.BigAutoField(primary_key=True)
-    execution = models.ForeignKey(Execution, on_delete=models.CASCADE, related_name="role_models")
-    key = models.CharField(max_length=40, help_text=_("The agent's key in the RunSpec, or “manager”."))
-    role = models.CharField(max_length=200)
-    llm_model = models.ForeignKey(LLMModel, on_delete=models.PROTECT, related_name="+")
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["execution", "key"], name="one_model_a_role")]
-
-    def __str__(self) -> str:
-        return f"{self.role} → {self.llm_model_id}"

@@ -25,6 +25,9 @@ class Worker(models.Model):
     max_runs = models.PositiveIntegerField(_("runs at once"))
     isolation = models.CharField(_("isolation"), max_length=20, blank=True)
     engines = models.JSONField(_("engines"), default=dict)
+    is_draining = models.BooleanField(
+        _("drains"), default=False, help_text=_("Finishes what it carries and takes nothing new.")
+    )
 
     objects = WorkerQuerySet.as_manager()
 
@@ -33,3 +36,18 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class GatewayInstance(models.Model):
+    """One life of a gateway process: what it has open (calls, journal entries) is held while its lease lasts.
+
+    A process that starts again is another instance, so what its earlier life left open is known at once.
+    """
+
+    instance = models.CharField(primary_key=True, max_length=255)
+    name = models.CharField(max_length=255, db_index=True, help_text=_("Host and port, the same in every life."))
+    started_at = models.DateTimeField()
+    lease_until = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return self.instance

@@ -200,6 +200,8 @@ class Run:
             "execution": str(self.execution.pk),
             "attempt": self.execution.attempt,
             "finished": dict(finished),
+            "waiting": [],
+            "reviews": {},
             "gateway": {"base_url": f"{settings.GATEWAY_URL}/v1", "token": tokens.issue(self.execution)},
         }
         return cast(RunSpec, {**self.execution.snapshot["spec"], **own})

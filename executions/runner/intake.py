@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 CHUNK_BYTES = 1 << 20
 # An engine keeps its lines below this; one that does not has gone wrong.
 MAX_LINE_BYTES = 4 << 20
+KINDS = frozenset({"event", "result", "failure", "paused", "waiting"})
 
 
 class LeaseLost(Exception):
@@ -117,6 +118,6 @@ def _parse(line: bytes) -> Line:
         parsed: Any = json.loads(line)
     except ValueError as exc:
         raise BadLine(f"not JSON: {line[:80]!r}") from exc
-    if not isinstance(parsed, dict) or parsed.get("kind") not in {"event", "result", "failure"}:
+    if not isinstance(parsed, dict) or parsed.get("kind") not in KINDS:
         raise BadLine(f"no line of the protocol: {line[:80]!r}")
     return cast(Line, parsed)

@@ -9,7 +9,7 @@ from django.utils import timezone
 from factory.django import DjangoModelFactory
 
 from executions.errors import ErrorCode, Failure
-from executions.models import EventStream, Execution, LLMCall, TaskRun
+from executions.models import Approval, EventStream, Execution, LLMCall, TaskRun
 from executions.status import Status
 from tests.factories.accounts import AccessListFactory
 
@@ -46,6 +46,19 @@ class TaskRunFactory(DjangoModelFactory):
     position = factory.Sequence(lambda n: n)
 
 
+class ApprovalFactory(DjangoModelFactory):
+    """An open question about a task of an execution."""
+
+    class Meta:
+        model = Approval
+
+    execution = factory.SubFactory(ExecutionFactory)
+    task = factory.LazyFunction(lambda: str(uuid.uuid4()))
+    name = factory.Sequence(lambda n: f"Task {n}")
+    output = "A draft."
+    requested_at = factory.LazyFunction(timezone.now)
+
+
 class LLMCallFactory(DjangoModelFactory):
     """An open request to a model."""
 
@@ -70,8 +83,10 @@ def execution_in(status: Status, **fields: Any) -> Execution:
         execution.fail(Failure(ErrorCode.INTERNAL))
     elif status == Status.STOPPED:
         execution.stop()
-    elif status in {Status.WAITING, Status.PAUSED}:
-        # Nothing moves an execution there yet, but the table knows both.
-        Execution.objects.filter(pk=execution.pk).update(status=status, lease_until=None, lease_worker="")
-        execution.refresh_from_db()
+    elif status == Status.PAUSED:
+        execution.request_pause(by=execution.created_by)
+        execution.pause()
+    elif status == Status.WAITING:
+        ApprovalFactory(execution=execution, attempt=execution.attempt)
+        execution.wait_for_people()
     return execution
