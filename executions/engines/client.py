@@ -67,6 +67,13 @@ class EngineRun:
     async def wait(self) -> Exit:
         return await asyncio.shield(self._end)
 
+    def pause(self) -> None:
+        """Ask the engine to start no further task; it ends when those under way are done. Harmless after its end."""
+        if self.ended or self._connection is None:
+            return
+        with contextlib.suppress(OSError):  # the host is gone, and the run with it
+            self._connection.send(wire.pack({"pause": True}))
+
     def kill(self) -> None:
         """Kill all processes of the run, at once and without asking them; `wait` returns when they are gone."""
         if self.ended or self._connection is None:

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from executions.engines import child, isolation, sweep, wire
+from executions.engines import child, isolation, pausing, sweep, wire
+from executions.engines.protocol import PAUSE_SIGNAL
 from executions.engines.registry import ENGINES, Engine
 
 PR_SET_PDEATHSIG = 1
@@ -62,6 +63,7 @@ class Host:
         listener.listen(128)
         listener.setblocking(False)
         news, alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        pausing.hold_back()  # runs inherit it: a request may come before a run has taken its first step
         signal.signal(signal.SIGCHLD, _ignore)
         signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
         self.selector.register(listener, selectors.EVENT_READ)
@@ -99,6 +101,8 @@ class Host:
                     sweep.kill_group(run.pid)
                 if not packet:
                     self._forget(connection)
+                elif message.get("pause"):
+                    os.kill(run.pid, PAUSE_SIGNAL)  # not reaped yet, so the number is still the run's
             elif "start" in message and len(descriptors) == DESCRIPTORS:
                 self._start(connection, message["start"], descriptors)
             elif "hello" in message:

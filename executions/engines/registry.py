@@ -16,7 +16,7 @@ class Engine:
 
     `module` is the adapter, imported by the engine host alone; `distribution` the package whose
     presence and version are asked without importing it; `runs_programs` whether a run may start
-    other programs.
+    other programs; `keeps_files` whether its tasks work on files that the next task needs.
     """
 
     key: str
@@ -24,6 +24,7 @@ class Engine:
     module: str
     distribution: str
     runs_programs: bool = False
+    keeps_files: bool = False
 
     @property
     def interpreter(self) -> str:

@@ -3,6 +3,7 @@
 runner → host   {"start": {"run": "<execution>/<attempt>", "work": folder}} with four descriptors:
                 the RunSpec (read), the events file, the bell (both write), the log
 host → runner   {"pid": n}, and when the engine has ended {"exit": code} or {"signal": number}
+runner → host   {"pause": true}: the engine's own process is asked to start no further task
 runner → host   {"kill": true}; closing the connection does the same
 runner → host   {"hello": true}; answered with {"engine", "version", "isolation", "pid"}
 host → runner   {"refused": why}

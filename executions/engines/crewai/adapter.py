@@ -21,6 +21,7 @@ from crewai.tasks.task_output import TaskOutput
 from crewai.utilities.i18n import I18N_DEFAULT
 from pydantic import BaseModel, PrivateAttr
 
+from executions.engines import taskgraph
 from executions.engines.crewai import errors, schedule
 from executions.engines.crewai.events import EventSink
 from executions.engines.crewai.llm import GatewayClient, RoleLLM
@@ -101,35 +102,19 @@ class PortalCrew(Crew):
     _task_output_handler: Any = PrivateAttr(default_factory=_Nowhere)
 
     def _execute_tasks(self, tasks: list[Task], start_index: int | None = 0, was_replayed: bool = False) -> Any:
-        specs = {task["key"]: task for task in self._spec["tasks"]}
-        order = list(specs)
+        order = [task["key"] for task in self._spec["tasks"]]
         by_key = dict(zip(order, tasks, strict=True))
+        takes = taskgraph.takes(self._spec)
 
         def execute(key: str) -> Any:
             task = by_key[key]
+            taken = [by_key[other] for other in takes[key]]
+            context = self._get_context(PortalTask.model_construct(context=taken), [other.output for other in taken])
             prepared, _, _ = prepare_task_execution(self, task, order.index(key), None, [], None)
-            return task.execute_sync(
-                agent=prepared.agent, context=self._context(specs[key], by_key), tools=prepared.tools
-            )
+            return task.execute_sync(agent=prepared.agent, context=context, tools=prepared.tools)
 
-        outputs = schedule.run(order, schedule.needs(self._spec), execute)
+        outputs = schedule.run(order, taskgraph.needs(self._spec), execute)
         return self._create_crew_output([outputs[key] for key in order])
-
-    def _context(self, task: TaskSpec, by_key: dict[str, Task]) -> str:
-        """The outputs that a task is given, in the order of the tasks: what it asks for, or CrewAI's default."""
-        order = list(by_key)
-        if task["context"]:
-            taken = sorted(task["context"], key=order.index)
-        elif self._spec["process"] == "parallel":
-            taken = []
-        else:
-            taken = order[: order.index(task["key"])]
-            if task["async_execution"] and self._spec["process"] == "sequential":
-                synchronous = {other["key"] for other in self._spec["tasks"] if not other["async_execution"]}
-                taken = [key for key in taken if key in synchronous][-1:]
-        return self._get_context(
-            PortalTask.model_construct(context=[by_key[key] for key in taken]), [by_key[key].output for key in taken]
-        )
 
     def _add_delegation_tools(self, task: Task, tools: Any) -> Any:
         # Coworkers of this task's own: one agent cannot work for two tasks at a time.

@@ -1,4 +1,4 @@
-"""When each task of a crew may start, and running them so: CrewAI's own scheduling refuses most graphs."""
+"""Running the tasks of a crew, each as soon as it may start: CrewAI's own scheduling refuses most graphs."""
 
 import contextvars
 import queue
@@ -6,31 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from executions.engines.protocol import RunSpec
-
 T = TypeVar("T")
-
-
-def needs(spec: RunSpec) -> dict[str, frozenset[str]]:
-    """The tasks that must be finished before each task starts.
-
-    *parallel*: the tasks whose output it takes, nothing else. *sequential*: as CrewAI does it, a task
-    waits for all before it, but an asynchronous one only for its context and the synchronous ones.
-    *hierarchical*: all before it, since there is one manager.
-    """
-    found: dict[str, frozenset[str]] = {}
-    before: list[str] = []
-    synchronous: list[str] = []
-    for task in spec["tasks"]:
-        if spec["process"] == "parallel":
-            found[task["key"]] = frozenset(task["context"])
-        elif task["async_execution"] and spec["process"] == "sequential":
-            found[task["key"]] = frozenset(task["context"]) | frozenset(synchronous)
-        else:
-            found[task["key"]] = frozenset(before)
-            synchronous.append(task["key"])
-        before.append(task["key"])
-    return found
 
 
 def run(order: Sequence[str], waits_for: Mapping[str, frozenset[str]], execute: Callable[[str], T]) -> dict[str, T]:

@@ -5,33 +5,6 @@ import pytest
 
 from executions.engines.crewai import schedule
 from tests.deadlines import DEADLINE
-from tests.engines import run_spec, task
-
-
-def test_parallel_tasks_wait_for_their_context_alone():
-    spec = run_spec(process="parallel", tasks=[task("1"), task("2"), task("3", context=["1", "2"]), task("4")])
-    assert schedule.needs(spec) == {"1": set(), "2": set(), "3": {"1", "2"}, "4": set()}
-
-
-def test_sequential_tasks_wait_for_all_before_them():
-    spec = run_spec(tasks=[task("1"), task("2", context=["1"]), task("3")])
-    assert schedule.needs(spec) == {"1": set(), "2": {"1"}, "3": {"1", "2"}}
-
-
-def test_asynchronous_tasks_run_side_by_side_until_a_synchronous_one():
-    tasks = [task("1"), task("2", async_execution=True), task("3", async_execution=True), task("4")]
-    needs = schedule.needs(run_spec(tasks=tasks))
-    assert needs == {"1": set(), "2": {"1"}, "3": {"1"}, "4": {"1", "2", "3"}}
-
-
-def test_an_asynchronous_task_waits_for_an_asynchronous_context():
-    tasks = [task("1", async_execution=True), task("2", async_execution=True, context=["1"])]
-    assert schedule.needs(run_spec(tasks=tasks))["2"] == {"1"}
-
-
-def test_one_manager_does_one_task_at_a_time():
-    tasks = [task("1", async_execution=True), task("2", async_execution=True)]
-    assert schedule.needs(run_spec(process="hierarchical", tasks=tasks))["2"] == {"1"}
 
 
 def test_independent_tasks_overlap_and_dependent_ones_wait():
