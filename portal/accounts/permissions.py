@@ -37,6 +37,7 @@ class Action(enum.Enum):
     DELETE = "delete"
     SHARE = "share"
     STOP = "stop"
+    ANSWER = "answer"
 
 
 def allow(role: Role) -> Callable[[V], V]:
@@ -74,7 +75,7 @@ def can(user: User | AnonymousUser, action: Action, thing: Any) -> bool:
         return False
     if action is Action.RUN:
         return True
-    if action in {Action.CHANGE, Action.STOP}:
+    if action in {Action.CHANGE, Action.STOP, Action.ANSWER}:
         return level in {"owner", "editor"}
     return level == "owner"
 

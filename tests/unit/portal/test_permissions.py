@@ -20,7 +20,7 @@ ALL = set(Action)
 EXPECTED = {
     "owner": ALL,
     "admin": ALL,
-    "editor": {Action.SEE, Action.RUN, Action.CHANGE, Action.STOP},
+    "editor": {Action.SEE, Action.RUN, Action.CHANGE, Action.STOP, Action.ANSWER},
     "granted viewer": {Action.SEE, Action.RUN},
     "user, shared": {Action.SEE, Action.RUN},
     "user, private": set(),

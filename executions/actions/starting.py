@@ -1,4 +1,4 @@
-"""What people and programs do with runs. Pages, API, commands and schedules all call these."""
+"""Starting a run, and removing what is left of one."""
 
 import hashlib
 import json
@@ -132,16 +132,6 @@ def _earlier(by: User, key: str, request_hash: str) -> Execution | None:
             hint="Send the same body again, or choose a new key.",
         )
     return earlier
-
-
-def stop(*, execution: Execution, by: User) -> Execution:
-    """Ask for a stop; the runner obeys within a second. Asking again changes nothing.
-
-    Raises `InvalidTransition` when the execution has ended.
-    """
-    execution.request_stop(by=by)
-    ring_soon()
-    return execution
 
 
 def delete(*, execution: Execution) -> None:
