@@ -23,6 +23,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -117,23 +118,86 @@ FINDERS: dict[str, Callable[[], Path]] = {
 # --- Starting ---------------------------------------------------------------------------------------
 
 
+class Server:
+    """A throw-away server of its own that can be ended and started again on the same port, with the same data.
+
+    Start and restart it in a thread that lives as long as it should: it dies with that thread.
+    """
+
+    def __init__(self, name: str, url: str, command: list[str | Path], folder: Path, **options: Any) -> None:
+        self.name = name
+        self.url = url
+        self._command = command
+        self._folder = folder
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it answers. Raises `AssertionError` when it ends instead."""
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self._options
+            )
+        wait_for(self._answers, f"{self.name} answers")
+
+    def stop(self, sign: signal.Signals = signal.SIGTERM) -> None:
+        """End it with a signal; after `DEADLINE` by force."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(sign)
+        try:
+            process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            log = (self._folder / "log").read_text()
+            raise AssertionError(f"{self.name} ended with {self._process.returncode}:\n{log}")
+        try:
+            if self.url.startswith("redis"):
+                with redis.Redis.from_url(self.url) as client:
+                    return bool(client.ping())
+            psycopg.connect(self.url, connect_timeout=5).close()
+        except (psycopg.OperationalError, redis.ConnectionError):
+            return False
+        return True
+
+
 @contextlib.contextmanager
 def postgres() -> Iterator[str]:
-    """The `postgres://` URL of a throw-away cluster of its own, without durability. Raises `Missing`.
+    """The `postgres://` URL of a throw-away cluster. Raises `Missing`."""
+    with postgres_cluster() as server:
+        yield server.url
+
+
+@contextlib.contextmanager
+def redis_url() -> Iterator[str]:
+    """The `redis://` URL of a throw-away server. Raises `Missing`."""
+    with redis_instance() as server:
+        yield server.url
+
+
+@contextlib.contextmanager
+def postgres_cluster() -> Iterator[Server]:
+    """A PostgreSQL cluster of its own, without durability. Raises `Missing`.
 
     PostgreSQL refuses to run as root: then it runs as user `postgres`, in a folder that user can reach.
     """
     programs = postgres_bin()
     port = free_port()
     with _folder("portal-pg-") as folder:
-        as_user: dict[str, str] = {}
+        as_user: dict[str, Any] = {}
         if os.geteuid() == 0:
             try:
                 account = pwd.getpwnam("postgres")
             except KeyError as exc:
                 raise Missing("PostgreSQL cannot run as root, and there is no user postgres") from exc
             os.chown(folder, account.pw_uid, account.pw_gid)
-            as_user = {"user": "postgres", "group": "postgres"}
+            as_user = {"user": "postgres", "group": "postgres", "extra_groups": []}
         env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
         made = subprocess.run(
             [
@@ -146,7 +210,6 @@ def postgres() -> Iterator[str]:
                 "--no-sync",
             ],
             **as_user,
-            extra_groups=[] if as_user else None,
             env=env,
             cwd=folder,
             capture_output=True,
@@ -163,75 +226,43 @@ def postgres() -> Iterator[str]:
             "synchronous_commit": "off",
             "max_connections": "200",
         }
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(
-                [programs / "postgres", "-D", folder / "data", *(f"--{k}={v}" for k, v in options.items())],
-                **as_user,
-                extra_groups=[] if as_user else None,
-                env=env,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=die_with_parent(signal.SIGQUIT),
-            )
-        url = f"postgres://portal@127.0.0.1:{port}/postgres"
-
-        def answers() -> bool:
-            if server.poll() is not None:
-                raise AssertionError(f"PostgreSQL ended with {server.returncode}:\n{(folder / 'log').read_text()}")
-            try:
-                psycopg.connect(url, connect_timeout=5).close()
-            except psycopg.OperationalError:
-                return False
-            return True
-
+        server = Server(
+            "PostgreSQL",
+            f"postgres://portal@127.0.0.1:{port}/postgres",
+            [programs / "postgres", "-D", folder / "data", *(f"--{k}={v}" for k, v in options.items())],
+            folder,
+            **as_user,
+            env=env,
+            cwd=folder,
+            preexec_fn=die_with_parent(signal.SIGQUIT),
+        )
         try:
-            wait_for(answers, "PostgreSQL answers")
-            yield url
+            server.start()
+            yield server
         finally:
-            _end(server, signal.SIGQUIT)  # an immediate shutdown: the data is thrown away
+            server.stop(signal.SIGQUIT)  # an immediate shutdown: the data is thrown away
 
 
 @contextlib.contextmanager
-def redis_url() -> Iterator[str]:
-    """The `redis://` URL of a throw-away server that keeps nothing. Raises `Missing`."""
+def redis_instance() -> Iterator[Server]:
+    """A Redis server that keeps nothing. Raises `Missing`."""
     program = redis_server()
     port = free_port()
     with _folder("portal-redis-") as folder:
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(
-                [
-                    program,
-                    *("--port", str(port)),
-                    *("--bind", "127.0.0.1"),
-                    *("--save", ""),
-                    *("--appendonly", "no"),
-                    *("--dir", folder),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=die_with_parent(),
-            )
-        url = f"redis://127.0.0.1:{port}/0"
-
-        def answers() -> bool:
-            if server.poll() is not None:
-                raise AssertionError(f"Redis ended with {server.returncode}:\n{(folder / 'log').read_text()}")
-            try:
-                with redis.Redis.from_url(url) as client:
-                    return bool(client.ping())
-            except redis.ConnectionError:
-                return False
-
+        command: list[str | Path] = [
+            program,
+            *("--port", str(port)),
+            *("--bind", "127.0.0.1"),
+            *("--save", ""),
+            *("--appendonly", "no"),
+            *("--dir", folder),
+        ]
+        server = Server("Redis", f"redis://127.0.0.1:{port}/0", command, folder, preexec_fn=die_with_parent())
         try:
-            wait_for(answers, "Redis answers")
-            yield url
+            server.start()
+            yield server
         finally:
-            _end(server, signal.SIGTERM)
+            server.stop()
 
 
 def create_database(server_url: str, name: str) -> str:
@@ -264,15 +295,6 @@ def _open_temporary_folder() -> str:
     folder = Path(tempfile.gettempdir()).resolve()
     is_open = all(path.stat().st_mode & 0o001 for path in (folder, *folder.parents))
     return str(folder) if is_open else "/tmp"  # noqa: S108
-
-
-def _end(server: subprocess.Popen[bytes], sign: signal.Signals) -> None:
-    server.send_signal(sign)
-    try:
-        server.wait(DEADLINE)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
 
 
 def main() -> int:
