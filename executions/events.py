@@ -5,18 +5,21 @@ commit, because the stream's row is locked from the moment its `last_seq` is rai
 slow in a transaction that appends.
 """
 
+import json
+import math
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
+import orjson
 from django.db import connection, transaction
 from django.utils import timezone
 
 from executions.models.stream import EventStream, ExecutionEvent
-from portal.lib.rows import insert
+from portal.lib import rows
 
 # What may stand in the log (SPEC, event types); `llm.delta` is live only and never stored.
 TYPES = frozenset(
@@ -31,7 +34,9 @@ TYPES = frozenset(
     }
 )
 DELTA = "llm.delta"
-SMALL_BATCH = 20  # most appends are of one event, and are on somebody's way
+# More than this at once does not travel to watchers: they are told of it, and read it from the log.
+MAX_NEWS_CHARACTERS = 64_000
+ENVELOPE_CHARACTERS = 250  # what an event has beside its data, about
 # After one of these a stream rests, until somebody retries the execution.
 LAST = frozenset({"execution.completed", "execution.failed", "execution.stopped"})
 
@@ -52,73 +57,120 @@ class NewEvent:
             raise ValueError(f"{self.type} is not an event type")
 
 
-def append(stream_id: uuid.UUID, new: Sequence[NewEvent]) -> list[ExecutionEvent]:
+def append(stream_id: uuid.UUID, new: Sequence[NewEvent]) -> int:
     """Add events to a stream, in order, and tell watchers once the transaction has committed.
 
-    Raises `EventStream.DoesNotExist` when there is no such stream. Two queries.
+    Returns the `seq` of the last one, 0 when there was nothing to add. Raises `EventStream.DoesNotExist`
+    when there is no such stream. Two queries.
     """
     if not new:
-        return []
+        return 0
+    now = timezone.now()
+    encoded = [_encoded(event) for event in new]
     # Whoever appends within a transaction of its own cannot go on without the events: no savepoint.
     with transaction.atomic(savepoint=False):
         last = _take_numbers(stream_id, len(new))
-        now = timezone.now()
-        rows = [
-            ExecutionEvent(
-                stream_id=stream_id,
-                seq=last - len(new) + index,
-                type=event.type,
-                at=event.at or now,
-                attempt=event.attempt,
-                task=event.task,
-                role=event.role,
-                data=event.data,
-            )
-            for index, event in enumerate(new, start=1)
-        ]
-        if len(rows) <= SMALL_BATCH:
-            insert(rows)
+        first = last - len(new) + 1
+        _store(stream_id, first, encoded, now)
+        fits = sum(len(text) + ENVELOPE_CHARACTERS for _, text in encoded) < MAX_NEWS_CHARACTERS
+        told = [event for event, _ in encoded] if fits else []
+        transaction.on_commit(partial(_announce, stream_id, first, last, told, now))
+    return last
+
+
+def _encoded(event: NewEvent) -> tuple[NewEvent, str]:
+    """An event whose data the databases take, and that data as JSON."""
+    try:
+        text = orjson.dumps(event.data).decode()
+    except TypeError:  # orjson knows no half of a surrogate pair, and no number beyond 64 bits
+        text = ""
+    if text and "\\u0000" not in text:
+        return event, text
+    event = replace(event, data=_storable(event.data))
+    return event, json.dumps(event.data)
+
+
+def _storable(value: Any) -> Any:
+    """What a model or a tool said, without what PostgreSQL has no place for: NUL, half characters, NaN."""
+    if isinstance(value, str):
+        return value.replace("\0", "").encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_storable(str(key)): _storable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+@lru_cache
+def _statements(vendor: str) -> tuple[str, str]:
+    """How to store one event, and how many. Instances of the model would take ten times as long."""
+    quote = connection.ops.quote_name
+    names = ("stream", "seq", "type", "at", "attempt", "task", "role", "data")
+    columns = ", ".join(quote(ExecutionEvent._meta.get_field(name).column) for name in names)
+    table = f"{quote(ExecutionEvent._meta.db_table)} ({columns})"
+    insert = f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(names))})"  # noqa: S608
+    return insert, f"COPY {table} FROM STDIN" if vendor == "postgresql" else insert
+
+
+def _store(stream_id: uuid.UUID, first: int, encoded: list[tuple[NewEvent, str]], now: datetime) -> None:
+    key = rows.key(EventStream, stream_id)
+    stored = connection.ops.adapt_datetimefield_value
+    values = (
+        (key, seq, event.type, stored(event.at or now), event.attempt, event.task, event.role, text)
+        for seq, (event, text) in enumerate(encoded, start=first)
+    )
+    one, many = _statements(connection.vendor)
+    with connection.cursor() as cursor:
+        if len(encoded) == 1:
+            cursor.execute(one, next(values))
+        elif connection.vendor == "postgresql":
+            with cursor.copy(many) as copy:
+                for row in values:
+                    copy.write_row(row)
         else:
-            ExecutionEvent.objects.bulk_create(rows)
-        transaction.on_commit(partial(_announce, stream_id, [wire(row) for row in rows]))
-    return rows
+            cursor.executemany(many, values)
+
+
+@lru_cache
+def _raise_last_seq(vendor: str) -> str:
+    table = connection.ops.quote_name(EventStream._meta.db_table)
+    return f"UPDATE {table} SET last_seq = last_seq + %s WHERE id = %s RETURNING last_seq"  # noqa: S608
 
 
 def _take_numbers(stream_id: uuid.UUID, count: int) -> int:
     """Raise the stream's `last_seq` by `count` and return it; the row stays locked until commit."""
-    table = connection.ops.quote_name(EventStream._meta.db_table)
-    key = EventStream._meta.get_field("id").get_db_prep_value(stream_id, connection)
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE {table} SET last_seq = last_seq + %s WHERE id = %s RETURNING last_seq",  # noqa: S608
-            [count, key],
-        )
+        cursor.execute(_raise_last_seq(connection.vendor), [count, rows.key(EventStream, stream_id)])
         row = cursor.fetchone()
     if row is None:
         raise EventStream.DoesNotExist(f"no event stream {stream_id}")
     return int(row[0])
 
 
-def _announce(stream_id: uuid.UUID, events: list[dict[str, Any]]) -> None:
+def _announce(stream_id: uuid.UUID, first: int, last: int, told: list[NewEvent], now: datetime) -> None:
     from executions import live  # live reads the log, so it stands above this module
 
-    live.publish(stream_id, events)
+    news = [
+        _wire(seq, event.type, event.at or now, event.task, event.role, event.data)
+        for seq, event in enumerate(told, start=first)
+    ]
+    live.publish(stream_id, last, news)
 
 
-def wire(event: ExecutionEvent) -> dict[str, Any]:
+def _wire(seq: int, type_: str, at: datetime, task: str, role: str, data: dict[str, Any]) -> dict[str, Any]:
     """An event as it leaves the portal: `{seq, type, at, task?, role?, data}`, JSON values only."""
-    out: dict[str, Any] = {"seq": event.seq, "type": event.type, "at": event.at.isoformat()}
-    if event.task:
-        out["task"] = event.task
-    if event.role:
-        out["role"] = event.role
-    out["data"] = event.data
+    out: dict[str, Any] = {"seq": seq, "type": type_, "at": at.isoformat()}
+    if task:
+        out["task"] = task
+    if role:
+        out["role"] = role
+    out["data"] = data
     return out
 
 
 def read(stream_id: uuid.UUID, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
-    """At most `limit` events with a `seq` above `after`, in order. One query."""
-    rows: Iterable[ExecutionEvent] = ExecutionEvent.objects.filter(stream_id=stream_id, seq__gt=after).order_by("seq")[
-        :limit
-    ]
-    return [wire(row) for row in rows]
+    """At most `limit` events with a `seq` above `after`, in order, as they leave the portal. One query."""
+    found = ExecutionEvent.objects.filter(stream_id=stream_id, seq__gt=after).order_by("seq")
+    return [_wire(*row) for row in found.values_list("seq", "type", "at", "task", "role", "data")[:limit]]

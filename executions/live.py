@@ -33,8 +33,7 @@ logger = logging.getLogger(__name__)
 
 # A watcher looks into the log this often even without news, in case news was lost.
 POLL_SECONDS = 2.0
-# News larger than this travels without its events; watchers read them from the log.
-MAX_NEWS_BYTES = 64_000
+MAX_LINE_BYTES = 8 * events.MAX_NEWS_CHARACTERS  # of news on the socket
 # A web process that takes no news for so long is not waited for.
 SEND_SECONDS = 5.0
 
@@ -128,11 +127,12 @@ def _publish(message: dict[str, Any]) -> None:
     _publisher.send(message)
 
 
-def publish(stream_id: uuid.UUID, rows: list[dict[str, Any]]) -> None:
-    """Tell watchers of events that are stored. `rows` as `events.wire` makes them."""
-    message: dict[str, Any] = {"stream": str(stream_id), "last": rows[-1]["seq"]}
-    if sum(len(str(row["data"])) for row in rows) < MAX_NEWS_BYTES:
-        message["events"] = rows
+def publish(stream_id: uuid.UUID, last: int, news: list[dict[str, Any]]) -> None:
+    """Tell watchers that events up to `last` are stored. `news`: the newest of them, as `events.read` has them;
+    empty when they are too large to travel, and watchers read the log."""
+    message: dict[str, Any] = {"stream": str(stream_id), "last": last}
+    if news:
+        message["events"] = news
     _publish(message)
 
 
@@ -164,7 +164,7 @@ async def serve_socket() -> asyncio.Server:
         finally:
             writer.close()
 
-    server = await asyncio.start_unix_server(receive, path=str(path), limit=4 * MAX_NEWS_BYTES)
+    server = await asyncio.start_unix_server(receive, path=str(path), limit=MAX_LINE_BYTES)
     path.chmod(0o600)
     return server
 
@@ -177,7 +177,7 @@ async def follow(
 ) -> AsyncIterator[dict[str, Any]]:
     """Everything that happens in a stream after `after`: first what is stored, then live, each event once.
 
-    Yields events as `events.wire` makes them, and `{"type": "llm.delta", "data": {call, offset,
+    Yields events as `events.read` has them, and `{"type": "llm.delta", "data": {call, offset,
     text}, …}` without a `seq` while calls are open. Ends after the stream's last event. A watcher
     that comes back passes the last `seq` it saw, and misses nothing. The log is looked at every
     `poll_seconds` even without news; a command outside the web process, which hears none without

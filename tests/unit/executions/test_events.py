@@ -2,6 +2,7 @@
 
 import threading
 import uuid
+from datetime import UTC, datetime
 
 import pytest
 from django.db import IntegrityError, connection, transaction
@@ -12,6 +13,8 @@ from executions.models import EventStream, ExecutionEvent
 from tests.deadlines import DEADLINE
 from tests.factories.executions import StreamFactory
 
+AT = datetime(2026, 7, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
 
 def seqs(stream_id: uuid.UUID) -> list[int]:
     return list(ExecutionEvent.objects.filter(stream=stream_id).order_by("id").values_list("seq", flat=True))
@@ -21,8 +24,7 @@ def seqs(stream_id: uuid.UUID) -> list[int]:
 def test_events_are_numbered_from_one_across_calls() -> None:
     stream = StreamFactory()
     append(stream.id, [NewEvent("execution.queued")])
-    rows = append(stream.id, [NewEvent("task.started", task="t", role="Writer", data={"n": 1}), NewEvent("log")])
-    assert [row.seq for row in rows] == [2, 3]
+    assert append(stream.id, [NewEvent("task.started", task="t", role="Writer", data={"n": 1}), NewEvent("log")]) == 3
     assert seqs(stream.id) == [1, 2, 3]
     assert EventStream.objects.get(pk=stream.pk).last_seq == 3
 
@@ -59,7 +61,7 @@ def test_reading_goes_on_after_what_was_seen() -> None:
 def test_appending_nothing_asks_nothing(django_assert_num_queries: object) -> None:
     stream = StreamFactory()
     with django_assert_num_queries(0):  # type: ignore[operator]
-        assert append(stream.id, []) == []
+        assert append(stream.id, []) == 0
 
 
 @pytest.mark.django_db
@@ -67,6 +69,29 @@ def test_appending_takes_two_queries_however_many_events(django_assert_num_queri
     stream = StreamFactory()
     with transaction.atomic(), django_assert_num_queries(2):  # type: ignore[operator]
         append(stream.id, [NewEvent("log")] * 50)  # number, insert
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("count", [1, 2, 3000])
+def test_one_event_or_many_are_stored_alike(count: int) -> None:
+    stream = StreamFactory()
+    data = {"text": "a\tb\nc\\ “d” 한", "n": 1.5, "big": 2**70, "none": None, "list": [{}, [True]], "\\N": "\\u0000"}
+    append(stream.id, [NewEvent("log", data, task="\\t", role="Wri\tter\\", attempt=7, at=AT)] * count)
+    wanted = {"type": "log", "at": AT.isoformat(), "task": "\\t", "role": "Wri\tter\\", "data": data}
+    assert read(stream.id, limit=5000) == [{"seq": seq, **wanted} for seq in range(1, count + 1)]
+    assert set(ExecutionEvent.objects.filter(stream=stream).values_list("attempt", flat=True)) == {7}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    ("said", "stored"),
+    [("a\0b", "ab"), ("a\ud83db", "a?b"), (float("nan"), None), (["\0"], [""]), ({"a\0": 1}, {"a": 1})],
+)
+def test_what_postgresql_cannot_store_costs_no_run_its_events(said: object, stored: object, count: int) -> None:
+    stream = StreamFactory()
+    append(stream.id, [NewEvent("log", {"said": said})] * count)
+    assert [event["data"] for event in read(stream.id)] == [{"said": stored}] * count
 
 
 @pytest.mark.django_db
@@ -96,23 +121,35 @@ def test_what_is_rolled_back_leaves_no_gap_and_no_news(monkeypatch: pytest.Monke
 
 @pytest.mark.django_db(transaction=True)
 def test_news_goes_out_after_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[uuid.UUID, list[dict[str, object]]]] = []
-    monkeypatch.setattr(live, "publish", lambda stream_id, rows: told.append((stream_id, rows)))
+    told: list[tuple[object, ...]] = []
+    monkeypatch.setattr(live, "publish", lambda *news: told.append(news))
     stream = StreamFactory()
     with transaction.atomic():
-        append(stream.id, [NewEvent("log", data={"n": 1})])
+        append(stream.id, [NewEvent("log", data={"n": 1}), NewEvent("log", task="t", role="Writer", at=AT)])
         assert told == []
-    assert [(stream_id, rows[0]["seq"]) for stream_id, rows in told] == [(stream.id, 1)]
+    assert told == [(stream.id, 2, read(stream.id))]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("batch", [[{"text": "x" * 80_000}], [{}] * 500])
+def test_news_that_is_large_goes_out_without_its_events(
+    batch: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[object, ...]] = []
+    monkeypatch.setattr(live, "publish", lambda *news: told.append(news))
+    stream = StreamFactory()
+    append(stream.id, [NewEvent("log", data) for data in batch])
+    assert told == [(stream.id, len(batch), [])]
 
 
 @pytest.mark.django_db
 def test_a_number_is_given_once() -> None:
     stream = StreamFactory()
-    (row,) = append(stream.id, [NewEvent("log")])
+    append(stream.id, [NewEvent("log")])
     with pytest.raises(IntegrityError), transaction.atomic():
-        ExecutionEvent.objects.create(stream=stream, seq=1, type="log", at=row.at)
+        ExecutionEvent.objects.create(stream=stream, seq=1, type="log", at=AT)
     with pytest.raises(IntegrityError), transaction.atomic():
-        ExecutionEvent.objects.create(stream=stream, seq=0, type="log", at=row.at)
+        ExecutionEvent.objects.create(stream=stream, seq=0, type="log", at=AT)
 
 
 @pytest.mark.django_db(transaction=True)

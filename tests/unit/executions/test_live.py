@@ -34,7 +34,8 @@ def new_stream() -> uuid.UUID:
 
 @sync_to_async
 def write(stream_id: uuid.UUID, *types: str) -> list[dict[str, Any]]:
-    return [events.wire(row) for row in append(stream_id, [NewEvent(name) for name in types])]
+    last = append(stream_id, [NewEvent(name) for name in types])
+    return events.read(stream_id, last - len(types))
 
 
 async def tell(stream_id: uuid.UUID, rows: list[dict[str, Any]], *, with_events: bool = True) -> None:
