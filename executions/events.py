@@ -108,7 +108,7 @@ def _statements(vendor: str) -> tuple[str, str]:
     """How to store one event, and how many. Instances of the model would take ten times as long."""
     quote = connection.ops.quote_name
     names = ("stream", "seq", "type", "at", "attempt", "task", "role", "data")
-    columns = ", ".join(quote(ExecutionEvent._meta.get_field(name).column) for name in names)
+    columns = ", ".join(quote(str(ExecutionEvent._meta.get_field(name).column)) for name in names)
     table = f"{quote(ExecutionEvent._meta.db_table)} ({columns})"
     insert = f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(names))})"  # noqa: S608
     return insert, f"COPY {table} FROM STDIN" if vendor == "postgresql" else insert
@@ -130,7 +130,7 @@ def _store(stream_id: uuid.UUID, first: int, encoded: list[tuple[NewEvent, str]]
                 for row in values:
                     copy.write_row(row)
         else:
-            cursor.executemany(many, values)
+            cursor.executemany(many, list(values))
 
 
 @lru_cache
