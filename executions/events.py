@@ -107,10 +107,9 @@ def _storable(value: Any) -> Any:
 def _statements(vendor: str) -> tuple[str, str]:
     """How to store one event, and how many. Instances of the model would take ten times as long."""
     quote = connection.ops.quote_name
-    names = ("stream", "seq", "type", "at", "attempt", "task", "role", "data")
-    columns = ", ".join(quote(str(ExecutionEvent._meta.get_field(name).column)) for name in names)
-    table = f"{quote(ExecutionEvent._meta.db_table)} ({columns})"
-    insert = f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(names))})"  # noqa: S608
+    columns = ("stream_id", "seq", "type", "at", "attempt", "task", "role", "data")
+    table = f"{quote(ExecutionEvent._meta.db_table)} ({', '.join(map(quote, columns))})"
+    insert = f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(columns))})"  # noqa: S608
     return insert, f"COPY {table} FROM STDIN" if vendor == "postgresql" else insert
 
 
