@@ -163,7 +163,7 @@ def copy_crew(*, crew: Crew, by: User) -> Crew:
     """A crew like `crew` that belongs to `by`, private, with copies of the agents that `by` does not own."""
     fields = (
         "description", "process", "manager_llm_model", "engine", "max_duration_seconds", "task_timeout_seconds",
-        "max_llm_calls",
+        "max_llm_calls", "approval_timeout_seconds", "approval_reminder_seconds",
     )  # fmt: skip
     with transaction.atomic():
         tasks = list(crew.tasks.select_related("agent__access").prefetch_related("context", "tools"))

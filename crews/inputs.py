@@ -4,7 +4,7 @@ import base64
 import binascii
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -57,12 +57,17 @@ def clean_inputs(crew: Crew, raw: Any) -> CleanInputs:
 
     What is missing takes its default. Raises `InvalidInputs` that lists every fault. One query.
     """
+    return clean_by(crew.inputs.all(), raw)
+
+
+def clean_by(definitions: Iterable[CrewInput], raw: Any) -> CleanInputs:
+    """`clean_inputs` by definitions that need not be a crew's any more: those a run was frozen with."""
     if not isinstance(raw, Mapping):
         raise InvalidInputs(
             _("The inputs are not a mapping of names to values."),
             errors=[FieldError("inputs", "invalid", _("Give an object: {“name”: value}."))],
         )
-    definitions = list(crew.inputs.all())
+    definitions = list(definitions)
     known = {definition.field_name for definition in definitions}
     errors = [
         FieldError(f"inputs.{name}", "unknown_input", _("The crew has no input “%(name)s”.") % {"name": name})

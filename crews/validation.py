@@ -170,9 +170,6 @@ def _task_errors(crew: Crew) -> list[FieldError]:
         elif task.agent is not None and task.agent_id not in places:
             detail = _("The agent “%(agent)s” of the task “%(task)s” is no member of the crew.") % named
             errors.append(FieldError(f"{field}.agent", "not_a_member", detail))
-        if task.human_input:
-            detail = _("The task “%(task)s” asks a person, and nobody can be asked.") % named
-            errors.append(FieldError(f"{field}.human_input", "nobody_to_ask", detail))
         context = list(task.context.all())
         waits_for[task.pk] = [other.pk for other in context if other.crew_id == crew.pk]
         errors += [_of_another_crew(f"{field}.context", task, other) for other in context if other.crew_id != crew.pk]

@@ -10,6 +10,10 @@ from crews.models import Agent, Crew, LLMModel, Tool
 from crews.validation import fill
 from executions.engines import protocol
 
+LIMITS = ("max_duration_seconds", "task_timeout_seconds", "approval_timeout_seconds", "approval_reminder_seconds")
+# Of a CrewInput: what it takes to clean a value, and to ask for one.
+INPUT_FIELDS = ("field_name", "field_type", "field_label", "options", "default", "is_required")
+
 
 @dataclass(frozen=True)
 class Role:
@@ -22,14 +26,21 @@ class Role:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """`spec`: the RunSpec without what belongs to one attempt; `limits` in seconds; `roles` → models."""
+    """What a run needs, frozen.
+
+    `spec`: the RunSpec without what belongs to one attempt; `limits` in seconds; `roles` → models.
+    `templates`: the texts before inputs were filled in, and `inputs`: what the crew asks for, so that
+    a fork can fill in others.
+    """
 
     spec: dict[str, Any]
-    limits: dict[str, int]
+    limits: dict[str, int | None]
     roles: list[Role]
+    templates: dict[str, dict[str, dict[str, str]]]
+    inputs: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
-        return {"spec": self.spec, "limits": self.limits}
+        return {"spec": self.spec, "limits": self.limits, "templates": self.templates, "inputs": self.inputs}
 
 
 def freeze(crew: Crew, values: dict[str, Any], model: LLMModel | None = None) -> Snapshot:
@@ -96,5 +107,9 @@ def freeze(crew: Crew, values: dict[str, Any], model: LLMModel | None = None) ->
     roles = [Role(str(agent.pk), agent.role, model or agent.llm_model) for agent in agents.values()]
     if crew.process == Crew.Process.HIERARCHICAL and manager is None and (model or crew.manager_llm_model):
         roles.append(Role(protocol.MANAGER_KEY, "Manager", model or crew.manager_llm_model))  # type: ignore[arg-type]
-    limits = {"max_duration_seconds": crew.max_duration_seconds, "task_timeout_seconds": crew.task_timeout_seconds}
-    return Snapshot(spec, limits, roles)
+    templates = {
+        "tasks": {str(task.pk): task.texts for task in tasks},
+        "agents": {str(agent.pk): agent.texts for agent in agents.values()},
+    }
+    inputs = [{name: getattr(one, name) for name in INPUT_FIELDS} for one in crew.inputs.all()]
+    return Snapshot(spec, {name: getattr(crew, name) for name in LIMITS}, roles, templates, inputs)

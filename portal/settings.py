@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import dj_database_url
+import dj_email_url
 from django.utils.translation import gettext_lazy as _
 
 from portal.lib.env import ConfigError, Env, kept_secret
@@ -127,6 +128,16 @@ TOOL_TIMEOUT = env.number("TOOL_TIMEOUT", 30, low=1)
 EMBEDDED_MODEL = env.choice("EMBEDDED_MODEL", "qwen2.5-coder-1.5b", ("qwen2.5-coder-1.5b", "smollm2"))
 EMBEDDED_MODEL_PATH = env.text("EMBEDDED_MODEL_PATH")
 PORTAL_MODEL_DIR = env.path("PORTAL_MODEL_DIR", Path("~/.cache/agent-portal/models"))
+
+# --- People ----------------------------------------------------------------------------------------
+APPROVAL_LINK_DAYS = env.number("APPROVAL_LINK_DAYS", 7, low=1, high=365)  # how long a link that answers is good
+EMAIL_URL = env.url("EMAIL_URL", schemes=("smtp", "submission", "submit", "file"))  # empty: no mail is sent
+DEFAULT_FROM_EMAIL = f"Agent Portal <portal@{_portal.hostname}>"
+try:
+    globals().update(dj_email_url.parse(EMAIL_URL) if EMAIL_URL else {})
+except ValueError as exc:
+    raise ConfigError(f"EMAIL_URL: {exc}") from exc
+EMAIL_TIMEOUT = globals().get("EMAIL_TIMEOUT") or 10  # seconds; a mail server that hangs holds nobody up for long
 
 # --- The site ------------------------------------------------------------------------------------
 INSTALLED_APPS = [

@@ -150,8 +150,8 @@ class CrewSerializer(GuardedSerializer[Crew]):
         model = Crew
         fields = [
             *("id", "name", "description", "crew_type", "process", "manager_llm_model", "manager_agent_id", "engine"),
-            *("status", "max_duration_seconds", "task_timeout_seconds", "max_llm_calls", "agent_ids", "owner_id"),
-            *("visibility", "created_at", "updated_at"),
+            *("status", "max_duration_seconds", "task_timeout_seconds", "max_llm_calls", "approval_timeout_seconds"),
+            *("approval_reminder_seconds", "agent_ids", "owner_id", "visibility", "created_at", "updated_at"),
         ]
 
     def create(self, validated_data: dict[str, Any]) -> Crew:

@@ -39,19 +39,20 @@ def kickoff(
     model: LLMModel | None = None,
     priority: int = 5,
     budget_usd: Decimal | None = None,
+    budget_tokens: int | None = None,
     trigger: str = Execution.Trigger.MANUAL,
     idempotency_key: str = "",
 ) -> Execution:
     """Start a run: freeze the crew, queue the execution, and ring for a runner once it is stored.
 
     `inputs` are raw values by field name; `model` takes every role's place; `priority` 1 to 9, 9
-    first. With an `idempotency_key` that this person used in the last 24 hours, the run of that
-    time comes back instead.
+    first; `budget_usd` and `budget_tokens` limit what the run may use. With an `idempotency_key` that
+    this person used in the last 24 hours, the run of that time comes back instead.
 
     Raises `validation.CrewNotRunnable` and `validation.InvalidInputs`, which name what is wrong
     before anything is stored, and `Conflict` when the key came with other values before.
     """
-    request_hash = _hash(crew, inputs, model, priority, budget_usd) if idempotency_key else ""
+    request_hash = _hash(crew, inputs, model, priority, budget_usd, budget_tokens) if idempotency_key else ""
     if idempotency_key and (earlier := _earlier(by, idempotency_key, request_hash)):
         return earlier
     crew = validation.require_runnable(crew, model=model)
@@ -79,6 +80,7 @@ def kickoff(
                 idempotency_key=idempotency_key,
                 request_hash=request_hash,
                 budget_usd=budget_usd,
+                budget_tokens=budget_tokens,
                 max_llm_calls=crew.max_llm_calls,
             )
             _lay_out(execution, snapshot)

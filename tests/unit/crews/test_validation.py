@@ -89,10 +89,10 @@ def test_context_that_comes_later_is_named_unless_side_by_side():
     assert codes(crew) == []
 
 
-def test_nobody_can_be_asked():
+def test_a_task_may_ask_a_person():
     crew = runnable_crew()
     crew.tasks.update(human_input=True)
-    assert codes(crew) == ["nobody_to_ask"]
+    assert codes(crew) == []
 
 
 @pytest.mark.parametrize("field", ["role", "goal", "backstory"])
