@@ -200,12 +200,16 @@ class Stack:
         return self._data("crews", json.dumps({"llm_url": self.llm_url, "crews": crews}))
 
     def _data(self, *arguments: str) -> Any:
+        return self.run_module("tests.stack_data", *arguments)
+
+    def run_module(self, module: str, *arguments: str) -> Any:
+        """Run a module in this stack's environment; returns what its last line says, as JSON."""
         done = subprocess.run(
-            [sys.executable, "-m", "tests.stack_data", *arguments],
+            [sys.executable, "-m", module, *arguments],
             env=self.environment, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE,
         )  # fmt: skip
         if done.returncode:
-            raise AssertionError(f"tests.stack_data {arguments[0]} ended with {done.returncode}:\n{done.stderr}")
+            raise AssertionError(f"{module} {arguments[0]} ended with {done.returncode}:\n{done.stderr}")
         return json.loads(done.stdout.splitlines()[-1])
 
     # --- As a program outside ---------------------------------------------------------------------
