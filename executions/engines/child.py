@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import NoReturn, cast
 
 from executions.engines import isolation
-from executions.engines.output import Failed, Output
+from executions.engines.output import Failed, Output, Unfinished
 from executions.engines.protocol import RunSpec
 from executions.engines.registry import Engine
 from executions.engines.wire import MARKER
@@ -61,7 +61,9 @@ def main(engine: Engine, adapter: ModuleType, tier: isolation.Tier, start: Start
 
 def _carry(adapter: ModuleType, spec: RunSpec, output: Output) -> int:
     try:
-        result = adapter.run(spec, output)
+        output.result(adapter.run(spec, output))
+    except Unfinished as exc:
+        output.unfinished(exc.why)
     except Failed as exc:
         traceback.print_exc()
         output.failure(exc.reason, str(exc))
@@ -70,7 +72,6 @@ def _carry(adapter: ModuleType, spec: RunSpec, output: Output) -> int:
         traceback.print_exc()
         output.failure("error", f"{type(exc).__name__}: {exc}")
         return EXIT_FAILED
-    output.result(result)
     return 0
 
 

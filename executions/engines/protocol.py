@@ -33,7 +33,10 @@ PAUSE_SIGNAL = signal.SIGUSR1
 
 HEADER_TASK = "X-Portal-Task"  # the task's key
 HEADER_ROLE = "X-Portal-Role"  # the agent's key
-HEADER_ORDINAL = "X-Portal-Ordinal"  # counts the calls of one agent on one task, from 0
+HEADER_ORDINAL = "X-Portal-Ordinal"  # counts the identical requests of one agent on one task, from 0
+
+MAX_LINE_BYTES = 1 << 20  # with its newline; an attempt that gives a longer output has failed
+EXIT_NO_OUTPUT = 74  # the process could not write a line: its disk is full, or it wrote more than it may
 
 MANAGER_KEY = "manager"
 

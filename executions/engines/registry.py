@@ -2,7 +2,8 @@
 
 Adding one: a folder beside this file with an `adapter.py`, a `preload.txt` (made by `rehearsal`), and a
 line here. An adapter has `run(spec: RunSpec, output: Output) -> str`, which carries a run and may raise
-`output.Failed`, and `prepare()`, which the host calls once before it forks any run.
+`output.Failed` or `output.Unfinished`, and `prepare()`, which the host calls once before it forks any run.
+Between tasks it asks `pausing.is_asked()`.
 """
 
 import sys

@@ -2,24 +2,25 @@
 
 import json
 import logging
-from dataclasses import dataclass
-from datetime import datetime
+import time
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 from django.db import transaction
+from django.db.models import Max
+from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from executions import events
+from executions import events, workspace
 from executions.engines.protocol import ENGINE_EVENTS, Line
-from executions.models import Attempt, Execution, TaskRun
+from executions.models import Approval, Attempt, Execution, TaskRun
 
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 20
-# An engine keeps its lines below this; one that does not has gone wrong.
-MAX_LINE_BYTES = 4 << 20
 KINDS = frozenset({"event", "result", "failure", "paused", "waiting"})
 
 
@@ -43,14 +44,16 @@ class Intake:
     """Reads one attempt's event file from where the database says, and stores it in batches.
 
     The offset moves in the same transaction that stores the events, so a runner that dies anywhere
-    loses and doubles nothing; a torn last line is left until it is whole.
+    loses and doubles nothing; a torn last line is left until it is whole. Whoever holds the lease of
+    `execution` as it was read may store; everybody else is refused.
     """
 
     def __init__(self, execution: Execution, path: Path) -> None:
         self.execution = execution
         self.path = path
         self.attempt = execution.attempts.get(number=execution.attempt)
-        self.running: dict[str, datetime] = {}  # task key → when it started
+        self._lease = (execution.attempt, execution.lease_worker)
+        self.running: dict[str, float] = {}  # task key → when it started, by this process's monotonic clock
 
     def read(self) -> Batch:
         """Store what is new, at most a megabyte. Raises `LeaseLost` and `BadLine`. A handful of queries."""
@@ -67,22 +70,22 @@ class Intake:
             return Batch(is_full=False, closing=None)
         lines = [_parse(line) for line in whole.splitlines()]
         closing = next((line for line in lines if line["kind"] != "event"), None)
-        new = [self._event(line) for line in lines if line["kind"] == "event"]
+        new = [self._kept(self._event(line)) for line in lines if line["kind"] == "event"]
         offset = self.attempt.events_offset + len(whole)
         with transaction.atomic():
-            held = Attempt.objects.filter(
-                pk=self.attempt.pk,
-                events_offset=self.attempt.events_offset,
-                ended_at=None,
-                execution__lease_worker=self.attempt.worker,
-            ).update(events_offset=offset)
-            if not held:
-                raise LeaseLost(f"attempt {self.attempt} is not this runner's any more")
-            for event in new:
-                self._apply(event)
-            events.append(self.execution.stream_id, new)
+            self._hold(offset)
+            events.append(self.execution.stream_id, [self._apply(event) for event in new])
         self.attempt.events_offset = offset
         return Batch(is_full=len(raw) == CHUNK_BYTES, closing=closing)
+
+    def _hold(self, offset: int) -> None:
+        """Lock the execution and move the offset, if this is still the attempt's runner, or raise `LeaseLost`."""
+        held = Execution.objects.select_for_update(no_key=True).filter(pk=self.execution.pk)
+        if held.values_list("attempt", "lease_worker").first() == self._lease:
+            unread = Attempt.objects.filter(pk=self.attempt.pk, events_offset=self.attempt.events_offset, ended_at=None)
+            if unread.update(events_offset=offset):
+                return
+        raise LeaseLost(f"attempt {self.attempt} is not this runner's any more")
 
     def _event(self, line: Line) -> events.NewEvent:
         if line.get("type") not in ENGINE_EVENTS:
@@ -96,21 +99,62 @@ class Intake:
             at=parse_datetime(line.get("at") or "") or timezone.now(),
         )
 
-    def _apply(self, event: events.NewEvent) -> None:
-        """Bring the task's row in line with the event."""
-        if not event.task or not event.type.startswith("task."):
-            return
+    def _kept(self, event: events.NewEvent) -> events.NewEvent:
+        """The event, once the files that its task left are in storage, whence any machine can go on."""
+        packed = event.data.get(workspace.KEY)
+        if event.type not in {"task.completed", "approval.requested"} or not packed:
+            return event
+        try:
+            name = workspace.keep(self.execution.pk, self.attempt.number, event.task, self.path.parent / "work", packed)
+        except workspace.Unusable as exc:
+            raise BadLine(str(exc)) from exc
+        return replace(event, data={**event.data, workspace.KEY: name})
+
+    def _apply(self, event: events.NewEvent) -> events.NewEvent:
+        """Bring the task's row in line with the event; the event, with what the log says more than the engine knew."""
+        if not event.task or not event.type.startswith(("task.", "approval.")):
+            return event
         rows = TaskRun.objects.filter(execution=self.execution, task=event.task)
         at = event.at or timezone.now()
         if event.type == "task.started":
-            self.running[event.task] = timezone.now()
+            self.running[event.task] = time.monotonic()
             rows.update(status=TaskRun.Status.RUNNING, started_at=at, ended_at=None, attempt=event.attempt, error="")
-        elif event.type == "task.completed":
-            self.running.pop(event.task, None)
+            return event
+        self.running.pop(event.task, None)
+        if event.type == "task.completed":
             rows.update(status=TaskRun.Status.COMPLETED, ended_at=at, output=str(event.data.get("output") or ""))
         elif event.type == "task.failed":
-            self.running.pop(event.task, None)
             rows.update(status=TaskRun.Status.FAILED, ended_at=at, error=str(event.data.get("error") or ""))
+        elif event.type == "approval.requested":
+            return self._ask(event, rows.first())
+        return event
+
+    def _ask(self, event: events.NewEvent, run: TaskRun | None) -> events.NewEvent:
+        """Put the question to people; the task waits for their answer."""
+        asked = Approval.objects.filter(execution=self.execution, task=event.task)
+        if run is None or asked.filter(status=Approval.Status.OPEN).exists():
+            raise BadLine(f"a question about {event.task!r} cannot be asked")
+        limits = self.execution.snapshot["limits"]
+        approval = Approval.objects.create(
+            execution=self.execution,
+            task=event.task,
+            name=run.name,
+            role=event.role or run.role,
+            attempt=event.attempt,
+            round=(asked.aggregate(last=Max("round"))["last"] or 0) + 1,
+            output=str(event.data.get("output") or ""),
+            requested_at=Now(),
+            expires_at=_in(limits.get("approval_timeout_seconds")),
+            remind_at=_in(limits.get("approval_reminder_seconds")),
+        )
+        run.status, run.ended_at = TaskRun.Status.PENDING, None
+        run.save(update_fields=["status", "ended_at"])
+        return replace(event, data={**event.data, "approval_id": str(approval.pk), "round": approval.round})
+
+
+def _in(seconds: int | None) -> Any:
+    """That long after now, by the database's clock; None when it is not wanted."""
+    return Now() + timedelta(seconds=seconds) if seconds else None
 
 
 def _parse(line: bytes) -> Line:

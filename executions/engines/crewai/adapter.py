@@ -2,12 +2,13 @@
 
 The bargain: every model and tool call goes to the gateway, CrewAI keeps nothing and calls nobody
 else, and what goes wrong leaves here as `Failed` with a sentence for people. The pinned version is
-needed for three internal names: `add_stream_sink`, `Crew._execute_tasks` and the switch of the rate
-limit retries; `tests/unit/engines/test_crewai_contract.py` holds them.
+needed for four internal names: `add_stream_sink`, `Crew._execute_tasks`, the executor's choice of parallel
+tool calls, and the switch of the rate limit retries; `tests/unit/engines/test_crewai_contract.py` holds them.
 """
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from crewai import Agent, Crew, Process, Task
@@ -18,15 +19,18 @@ from crewai.events.stream_context import add_stream_sink
 from crewai.flow.runtime import FlowState
 from crewai.llms.retry import _active_llm_rate_limit_retry
 from crewai.tasks.task_output import TaskOutput
+from crewai.utilities.agent_utils import extract_tool_call_info
+from crewai.utilities.formatter import DIVIDERS
 from crewai.utilities.i18n import I18N_DEFAULT
+from crewai.utilities.string_utils import sanitize_tool_name
 from pydantic import BaseModel, PrivateAttr
 
-from executions.engines import taskgraph
-from executions.engines.crewai import errors, schedule
+from executions.engines import pausing, taskgraph
+from executions.engines.crewai import errors, prompts, schedule
 from executions.engines.crewai.events import EventSink
 from executions.engines.crewai.llm import GatewayClient, RoleLLM
 from executions.engines.crewai.tools import GatewayTool, function_name
-from executions.engines.output import Failed, Output
+from executions.engines.output import Output, Unfinished
 from executions.engines.protocol import MANAGER_KEY, AgentSpec, RunSpec, TaskSpec
 
 logging.getLogger("crewai").setLevel(logging.ERROR)
@@ -45,40 +49,26 @@ def prepare() -> None:
         pass
 
     AgentExecutor._initial_state_t = State
+    # Not in a subclass: CrewAI would not find a flow's steps in it.
+    AgentExecutor._should_parallelize_native_tool_calls = _may_run_side_by_side
 
 
 def run(spec: RunSpec, output: Output) -> str:
-    """Carry a run to its end; returns its result, the output of the last task. Raises Failed."""
+    """Carry a run to its end; returns its result, the output of the last task. Raises Failed and Unfinished."""
     _active_llm_rate_limit_retry.set(True)  # "a retry is under way already": the gateway does that
     client = GatewayClient(spec["gateway"])
-    sink = EventSink(output, client, {task["key"]: task for task in spec["tasks"]})
-    crew = Cast(spec, client, sink).crew()
+    sink = EventSink(output, client)
+    crew = Cast(spec, client, sink, output).crew()
     # CrewAI's own listeners (console, traces) cost a quarter of its time and start a pool of threads.
     crewai_event_bus._sync_handlers.clear()
     crewai_event_bus._async_handlers.clear()
     add_stream_sink(sink)
     try:
         return str(crew.kickoff().raw)
+    except Unfinished:
+        raise
     except (Exception, SystemExit) as exc:  # CrewAI ends the process when a text is too long for it
         raise errors.of_run(exc) from exc
-
-
-class PortalTask(Task):
-    """A task that may be finished already: then its recorded output is given instead of doing it."""
-
-    _recorded: str | None = PrivateAttr(None)
-
-    def execute_sync(self, agent: Any = None, context: str | None = None, tools: Any = None) -> TaskOutput:
-        if self._recorded is None:
-            return super().execute_sync(agent, context, tools)
-        self.output = TaskOutput(
-            name=self.name,
-            description=self.description,
-            expected_output=self.expected_output,
-            raw=self._recorded,
-            agent=self.agent.role if self.agent else "",
-        )
-        return self.output
 
 
 class _Nowhere:
@@ -102,19 +92,40 @@ class PortalCrew(Crew):
     _task_output_handler: Any = PrivateAttr(default_factory=_Nowhere)
 
     def _execute_tasks(self, tasks: list[Task], start_index: int | None = 0, was_replayed: bool = False) -> Any:
-        order = [task["key"] for task in self._spec["tasks"]]
-        by_key = dict(zip(order, tasks, strict=True))
-        takes = taskgraph.takes(self._spec)
+        spec = self._spec
+        specs = {task["key"]: task for task in spec["tasks"]}
+        by_key = dict(zip(specs, tasks, strict=True))
+        takes = taskgraph.takes(spec)
+        finished = {key: _recorded(by_key[key], text) for key, text in spec["finished"].items() if key in by_key}
+        for key, output in finished.items():
+            by_key[key].output = output
 
-        def execute(key: str) -> Any:
-            task = by_key[key]
-            taken = [by_key[other] for other in takes[key]]
-            context = self._get_context(PortalTask.model_construct(context=taken), [other.output for other in taken])
-            prepared, _, _ = prepare_task_execution(self, task, order.index(key), None, [], None)
-            return task.execute_sync(agent=prepared.agent, context=context, tools=prepared.tools)
+        def execute(key: str) -> TaskOutput | None:
+            given = [output for other in takes[key] if (output := by_key[other].output) is not None]
+            reviews = spec["reviews"].get(key, [])
+            texts = [*(output.raw for output in given), *([prompts.sent_back(reviews)] if reviews else [])]
+            return self._carry(specs[key], by_key[key], DIVIDERS.join(texts))
 
-        outputs = schedule.run(order, taskgraph.needs(self._spec), execute)
-        return self._create_crew_output([outputs[key] for key in order])
+        outputs = schedule.run(
+            list(specs), taskgraph.needs(spec), execute,
+            finished=finished, waiting=spec["waiting"], may_start=lambda: not pausing.is_asked(),
+        )  # fmt: skip
+        return self._create_crew_output([outputs[key] for key in specs])
+
+    def _carry(self, spec: TaskSpec, task: Task, context: str) -> TaskOutput | None:
+        """Do one task and say so; None when a person has to approve its answer."""
+        prepared, _, _ = prepare_task_execution(self, task, 0, None, [], None)
+        role = prepared.agent.role
+        tell = partial(self._cast.output.event, task=spec["key"], role=role)
+        tell("task.started", data={"name": spec["name"], "agent": role})
+        try:
+            done = task.execute_sync(agent=prepared.agent, context=context, tools=prepared.tools)
+            what = "approval.requested" if spec["human_input"] else "task.completed"
+            tell(what, data={"name": spec["name"], "output": done.raw})
+        except (Exception, SystemExit) as exc:
+            tell("task.failed", data={"name": spec["name"], "error": str(errors.of_run(exc))})
+            raise
+        return None if spec["human_input"] else done
 
     def _add_delegation_tools(self, task: Task, tools: Any) -> Any:
         # Coworkers of this task's own: one agent cannot work for two tasks at a time.
@@ -125,7 +136,8 @@ class PortalCrew(Crew):
 class Cast:
     """Makes a run's agents, tasks and crew from its spec."""
 
-    def __init__(self, spec: RunSpec, client: GatewayClient, sink: EventSink) -> None:
+    def __init__(self, spec: RunSpec, client: GatewayClient, sink: EventSink, output: Output) -> None:
+        self.output = output
         self._spec = spec
         self._client = client
         self._sink = sink
@@ -140,13 +152,11 @@ class Cast:
         agents = (
             [self.agent(agent) for agent in spec["agents"] if agent["key"] != spec["manager"]] if hierarchical else []
         )
-        tasks: dict[str, PortalTask] = {}
-        for task in spec["tasks"]:
-            tasks[task["key"]] = self._task(task, agents)
+        tasks = [self._task(task, agents) for task in spec["tasks"]]
         crew = PortalCrew(
             name=spec["name"],
-            agents=agents if hierarchical else [task.agent for task in tasks.values()],
-            tasks=list(tasks.values()),
+            agents=agents if hierarchical else [task.agent for task in tasks],
+            tasks=tasks,
             process=Process.hierarchical if hierarchical else Process.sequential,
             manager_agent=self._manager() if hierarchical else None,
             verbose=False,
@@ -181,9 +191,7 @@ class Cast:
                 found.append(made)
         return found
 
-    def _task(self, task: TaskSpec, crew_agents: list[Agent]) -> PortalTask:
-        if task["human_input"]:
-            raise Failed(f"The task “{task['name']}” asks for a person's approval, which this engine cannot do yet.")
+    def _task(self, task: TaskSpec, crew_agents: list[Agent]) -> Task:
         key = task["agent"]
         if key is None:
             agent = None
@@ -192,14 +200,13 @@ class Cast:
         else:
             agent = self.agent(self._agents[key])
         own = self._tools_for(task["tools"], key or MANAGER_KEY)
-        made = PortalTask(
+        made = Task(  # CrewAI's own `human_input` would ask in a terminal
             name=task["name"],
             description=task["description"],
             expected_output=task["expected_output"],
             agent=agent,
             tools=[*own, *(agent.tools or [] if agent and own else [])],
         )
-        made._recorded = self._spec["finished"].get(task["key"])
         self._client.task_keys[str(made.id)] = task["key"]
         return made
 
@@ -237,6 +244,29 @@ class Cast:
 
     def _tools_for(self, names: list[str], role: str) -> list[GatewayTool]:
         return [GatewayTool(self._client, self._tools[name], role) for name in names]
+
+
+def _may_run_side_by_side(self: AgentExecutor, tool_calls: list[Any]) -> bool:
+    """Whether the tool calls of one turn cannot be confused with each other.
+
+    Two that are alike would get each other's recorded answers in an attempt that repeats them, and a coworker
+    can do one thing at a time.
+    """
+    named = [extract_tool_call_info(call) for call in tool_calls]
+    ours = {sanitize_tool_name(tool.name) for tool in self.original_tools if isinstance(tool, GatewayTool)}
+    distinct = {(call[1], str(call[2])) for call in named if call is not None and call[1] in ours}
+    return len(tool_calls) > 1 and len(distinct) == len(tool_calls)
+
+
+def _recorded(task: Task, text: str) -> TaskOutput:
+    """What a task gave in an earlier attempt."""
+    return TaskOutput(
+        name=task.name,
+        description=task.description,
+        expected_output=task.expected_output,
+        raw=text,
+        agent=task.agent.role if task.agent else "",
+    )
 
 
 def _subclasses(of: type[BaseModel]) -> Iterator[type[BaseModel]]:

@@ -3,32 +3,23 @@
 `add_stream_sink` is an internal name of the pinned version; a contract test holds it.
 """
 
-import os
-import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from executions.engines.crewai.llm import GatewayClient
 from executions.engines.output import Output
-from executions.engines.protocol import TaskSpec
-
-EXIT_NO_OUTPUT = 74
 
 Mapped = tuple[str, dict[str, Any]]
 
 
 class EventSink:
-    """Writes the events that people care about to the run's output."""
+    """Writes what agents and tools do to the run's output; what tasks do, the adapter writes itself."""
 
-    def __init__(self, output: Output, client: GatewayClient, tasks: Mapping[str, TaskSpec]) -> None:
+    def __init__(self, output: Output, client: GatewayClient) -> None:
         self._output = output
         self._client = client
-        self._tasks = tasks
         self._map: dict[str, Callable[[Any], Mapped | None]] = {
-            "task_started": self._task_started,
-            "task_completed": lambda event: ("task.completed", self._named({"output": event.output.raw})),
-            "task_failed": lambda event: ("task.failed", self._named({"error": event.error})),
             "agent_execution_started": lambda event: ("agent.started", {}),
             "agent_execution_completed": lambda event: ("agent.completed", {}),
             "agent_logs_execution": _thought,
@@ -50,23 +41,11 @@ class EventSink:
                 self._output.event(
                     mapped[0], task=self._client.task_key(), role=_role_of(source, event), data=mapped[1]
                 )
-        except OSError:  # nobody would ever learn what this run does
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(EXIT_NO_OUTPUT)
         except Exception:  # noqa: BLE001
             traceback.print_exc()
 
     def thought(self, role: str, text: str) -> None:
         self._output.event("agent.thought", task=self._client.task_key(), role=role, data={"text": text})
-
-    def _named(self, data: dict[str, Any]) -> dict[str, Any]:
-        key = self._client.task_key()
-        return {"name": self._tasks[key]["name"] if key else "", **data}
-
-    def _task_started(self, event: Any) -> Mapped:
-        agent = getattr(event.task, "agent", None)
-        return "task.started", self._named({"agent": agent.role} if agent is not None else {})
 
 
 def _role_of(source: Any, event: Any) -> str | None:
@@ -75,10 +54,7 @@ def _role_of(source: Any, event: Any) -> str | None:
         if isinstance(role, str):
             return role
     role = getattr(event, "agent_role", None)
-    if isinstance(role, str):
-        return role
-    agent = getattr(getattr(event, "task", None), "agent", None)
-    return getattr(agent, "role", None)
+    return role if isinstance(role, str) else None
 
 
 def _thought(event: Any) -> Mapped | None:

@@ -1,8 +1,6 @@
 """How CrewAI calls models: always the gateway's `role:<agent key>`, saying on whose behalf."""
 
 import ssl
-import threading
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +11,7 @@ from openai import OpenAI
 from pydantic import PrivateAttr
 
 from executions.engines.crewai import errors
+from executions.engines.ordinals import Ordinals
 from executions.engines.output import Failed
 from executions.engines.protocol import HEADER_ORDINAL, HEADER_ROLE, HEADER_TASK, Gateway
 
@@ -35,8 +34,7 @@ class GatewayClient:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.task_keys: dict[str, str] = {}
-        self._ordinals: Counter[tuple[str, str, str]] = Counter()
-        self._lock = threading.Lock()
+        self._ordinals = Ordinals()
         url = gateway["base_url"]
         # Reading the machine's certificates takes 20 ms, which a gateway next door does not need.
         verify: ssl.SSLContext | bool = True if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -65,9 +63,7 @@ class GatewayClient:
         task = self.task_key()
         if role is None or task is None:
             return
-        with self._lock:
-            ordinal = self._ordinals[request.url.path, task, role]
-            self._ordinals[request.url.path, task, role] += 1
+        ordinal = self._ordinals.take(request.method, request.url.path, task, role, request.content)
         request.headers[HEADER_TASK] = task
         request.headers[HEADER_ORDINAL] = str(ordinal)
 

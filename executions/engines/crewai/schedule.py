@@ -3,37 +3,51 @@
 import contextvars
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
+
+from executions.engines.output import Unfinished
 
 T = TypeVar("T")
 
 
-def run(order: Sequence[str], waits_for: Mapping[str, frozenset[str]], execute: Callable[[str], T]) -> dict[str, T]:
+def run(
+    order: Sequence[str],
+    waits_for: Mapping[str, frozenset[str]],
+    execute: Callable[[str], T | None],
+    *,
+    finished: Mapping[str, T] | None = None,
+    waiting: Collection[str] = (),
+    may_start: Callable[[], bool] = lambda: True,
+) -> dict[str, T]:
     """Execute every key of `order` as soon as what it waits for is done; the results by key.
 
-    Independent ones run side by side, each in a thread with a copy of the caller's context; one that
-    is alone runs in the caller's thread. After a failure nothing new starts, what runs may finish
-    (it is paid for), then the first failure is raised. Raises ValueError for a cycle.
+    `execute` gives None for a task whose answer a person has to approve first; `waiting` are those that ask
+    already; `finished` are not executed. Independent ones run side by side, each in a thread with a copy of
+    the caller's context; one that is alone runs in the caller's thread. After a failure, and when `may_start`
+    says no, nothing new starts, and what runs may finish (it is paid for).
+
+    Raises the first failure, Unfinished when not all is done for another reason, ValueError for a cycle.
     """
-    done: dict[str, T] = {}
+    done: dict[str, T] = dict(finished or {})
+    asking = set(waiting)
+    started = {*done, *asking}
     failures: list[BaseException] = []
-    started: set[str] = set()
-    finished: queue.SimpleQueue[tuple[str, T | None, BaseException | None]] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[tuple[str, T | None, BaseException | None]] = queue.SimpleQueue()
 
     def attempt(key: str) -> None:
         try:
-            finished.put((key, execute(key), None))
+            ended.put((key, execute(key), None))
         except BaseException as exc:  # noqa: BLE001 - raised again by the caller's thread
-            finished.put((key, None, exc))
+            ended.put((key, None, exc))
 
     running = 0
-    while len(done) < len(order):
-        ready = [] if failures else [key for key in order if key not in started and waits_for[key] <= done.keys()]
+    while True:
+        ready = [key for key in order if key not in started and waits_for[key] <= done.keys()]
+        if failures or not may_start():
+            ready = []
         if not ready and not running:
-            if failures:
-                raise failures[0]
-            raise ValueError("these tasks wait for each other: " + ", ".join(k for k in order if k not in started))
+            break
         started.update(ready)
         alone = len(ready) == 1 and not running
         for key in ready:
@@ -43,10 +57,20 @@ def run(order: Sequence[str], waits_for: Mapping[str, frozenset[str]], execute: 
             else:
                 target = contextvars.copy_context().run
                 threading.Thread(target=target, args=(attempt, key), name=f"task-{key}", daemon=True).start()
-        key, result, failure = finished.get()
+        key, result, failure = ended.get()
         running -= 1
         if failure is not None:
             failures.append(failure)
+        elif result is None:
+            asking.add(key)
         else:
-            done[key] = result  # type: ignore[assignment]
-    return done
+            done[key] = result
+    if failures:
+        raise failures[0]
+    if len(done) == len(order):
+        return done
+    if not may_start():
+        raise Unfinished("paused")
+    if asking:
+        raise Unfinished("waiting")
+    raise ValueError("these tasks wait for each other: " + ", ".join(key for key in order if key not in started))

@@ -40,6 +40,8 @@ def test_the_names_that_the_adapter_overrides_exist():
     ):
         assert callable(getattr(OpenAICompletion, name))
     assert hasattr(AgentExecutor, "_initial_state_t")
+    parallel = inspect.signature(AgentExecutor._should_parallelize_native_tool_calls)
+    assert list(parallel.parameters) == ["self", "tool_calls"]
     assert isinstance(crewai_event_bus._sync_handlers, dict)
     assert isinstance(crewai_event_bus._async_handlers, dict)
 
