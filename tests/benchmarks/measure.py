@@ -4,7 +4,7 @@ import random
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -15,7 +15,8 @@ BOOTSTRAPS = 4000
 class Result:
     """The last line of a benchmark. `low` and `high` bound `ratio` with 95 % confidence.
 
-    `ok`: the worse side of the interval is within `limit`. `aim` is where we want to be.
+    `aim` is where we want to be, and its side of `limit` says which way is better: with an aim below the
+    limit `ratio` is at most `limit` (`ok`: `high` is), with an aim above it at least (`ok`: `low` is).
     """
 
     name: str
@@ -26,6 +27,12 @@ class Result:
     limit: float
     n: int
     ok: bool
+
+    @classmethod
+    def judged(cls, name: str, ratio: float, bounds: tuple[float, float], *, aim: float, limit: float, n: int) -> Self:
+        """A result whose worse side decides."""
+        low, high = bounds
+        return cls(name, ratio, low, high, aim, limit, n, ok=low >= limit if aim > limit else high <= limit)
 
     def as_json(self) -> dict[str, Any]:
         return {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(self).items()}
@@ -57,11 +64,15 @@ def interleaved(ours: Callable[[], float], bare: Callable[[], float], n: int, *,
 
 
 def ratio(name: str, pairs: Pairs, *, aim: float, limit: float) -> Result:
-    """The ratio of the medians, with a bootstrap over pairs."""
-    found = statistics.median(pairs.ours) / statistics.median(pairs.bare)
+    """How many times the bare thing's time ours is: the ratio of the medians, with a bootstrap over pairs."""
     both = list(zip(pairs.ours, pairs.bare, strict=True))
-    low, high = bootstrap(both, _ratio_of_medians)
-    return Result(name, found, low, high, aim, limit, len(both), high <= limit)
+    bounds = bootstrap(both, _ratio_of_medians)
+    return Result.judged(name, _ratio_of_medians(both), bounds, aim=aim, limit=limit, n=len(both))
+
+
+def share(name: str, pairs: Pairs, *, aim: float, limit: float) -> Result:
+    """How much of the bare thing's rate ours is, where both did the same work."""
+    return ratio(name, Pairs(pairs.bare, pairs.ours), aim=aim, limit=limit)
 
 
 def _ratio_of_medians(pairs: Sequence[tuple[float, float]]) -> float:

@@ -1,4 +1,4 @@
-"""The benchmarks of the portal as a whole. Each takes a `Scene` and how many pairs to measure."""
+"""The benchmarks of what the portal adds. Each takes a `Scene` and whether to be quick about it."""
 
 import json
 import re
@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import uuid
-from typing import Any
 
 import httpx
 import psutil
@@ -18,7 +17,7 @@ from portal.lib.processes import spawn, terminate
 from tests import services
 from tests.benchmarks.calls import added_milliseconds
 from tests.benchmarks.measure import Result, bootstrap, interleaved, interval, ratio
-from tests.benchmarks.scene import Scene, clean_environment, memory_of, wait_for_port
+from tests.benchmarks.scene import Scene, Script, clean_environment, memory_of, wait_for_port
 from tests.deadlines import DEADLINE
 from tests.stack import ROOT
 
@@ -76,26 +75,9 @@ def crew_overhead(scene: Scene, quick: bool) -> Result:
     """A crew of twenty calls at 50 ms an answer, against a CrewAI script that has imported everything."""
     mode = "delay-50"
     crew = scene.stack.make_crews({"overhead": {"mode": mode, "tasks": CALLS}})["overhead"]
-    script = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.bare_crew", scene.llm_url, mode, str(CALLS)],
-        cwd=ROOT, env={**clean_environment(), "HOME": str(scene.folder), "CREWAI_STORAGE_DIR": str(scene.folder)},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    assert script.stdin is not None
-    assert script.stdout is not None
-
-    def bare_once() -> float:
-        script.stdin.write("\n")  # type: ignore[union-attr]
-        script.stdin.flush()  # type: ignore[union-attr]
-        return float(script.stdout.readline())  # type: ignore[union-attr]
-
-    try:
-        assert script.stdout.readline().strip() == "ready"
+    with Script(scene, "bare_crew", scene.llm_url, mode, str(CALLS)) as bare:
         n = 4 if quick else 20
-        pairs = interleaved(lambda: scene.seconds_to_end(crew), bare_once, n, warm_up=1)
-    finally:
-        script.kill()
-        script.wait()
+        pairs = interleaved(lambda: scene.seconds_to_end(crew), bare.seconds, n, warm_up=1)
     print(f"crew_overhead: {pairs.summary()}")
     return ratio("crew_overhead", pairs, aim=1.03, limit=1.15)
 
@@ -107,11 +89,11 @@ def call_overhead_ms(scene: Scene, quick: bool) -> Result:
         environment.setenv("DATABASE_URL", database)
         bare, ours = added_milliseconds(40 if quick else 200)
     added = [through - direct for direct, through in zip(bare, ours, strict=True)]
-    low, high = bootstrap(added, statistics.median)
     print(
         f"call_overhead_ms: {statistics.median(ours):.1f} ms through the gateway, {statistics.median(bare):.1f} ms bare"
     )
-    return Result("call_overhead_ms", statistics.median(added), low, high, 5, 15, len(added), high <= 15)
+    found = statistics.median(added)
+    return Result.judged("call_overhead_ms", found, bootstrap(added, statistics.median), aim=5, limit=15, n=len(added))
 
 
 def idle_worker_memory(scene: Scene, quick: bool) -> Result:
@@ -136,8 +118,8 @@ def idle_worker_memory(scene: Scene, quick: bool) -> Result:
             script.kill()
             script.wait()
     print(f"idle_worker_memory: worker {ours / 2**20:.0f} MiB, CrewAI imported {bare / 2**20:.0f} MiB")
-    low, high = interval(readings)
-    return Result("idle_worker_memory", statistics.median(readings), low, high, 2.0, 3.0, len(readings), high <= 3.0)
+    found = statistics.median(readings)
+    return Result.judged("idle_worker_memory", found, interval(readings), aim=2, limit=3, n=len(readings))
 
 
 def web_imports(scene: Scene, quick: bool) -> Result:
@@ -158,19 +140,9 @@ def web_imports(scene: Scene, quick: bool) -> Result:
     assert "django" in imported, "the web process did not write down its imports"
     found = sorted(name for name in imported if name.split(".")[0] in FORBIDDEN)
     print(f"web_imports: {len(imported)} modules imported; of {', '.join(FORBIDDEN)}: {found or 'none'}")
-    return Result("web_imports", len(found), len(found), len(found), 0, 0, asked + 2, not found)
+    return Result.judged("web_imports", len(found), (len(found), len(found)), aim=0, limit=0, n=asked + 2)
 
 
 def imported_by(text: str) -> set[str]:
     """The modules named in what Python writes with PYTHONPROFILEIMPORTTIME."""
     return set(re.findall(r"^import time:\s+\d+ \|\s+\d+ \|\s+(\S+)$", text, re.MULTILINE))
-
-
-BENCHMARKS: dict[str, Any] = {
-    "first_event": first_event,
-    "crew_overhead": crew_overhead,
-    "call_overhead_ms": call_overhead_ms,
-    "idle_worker_memory": idle_worker_memory,
-    "web_imports": web_imports,
-}
-COUNTS = {"web_imports"}  # not measured but counted

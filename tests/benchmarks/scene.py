@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from portal.lib.processes import spawn, terminate
+from portal.lib.processes import dying_with_me, spawn, terminate
 from tests import services
 from tests.deadlines import wait_for
 from tests.stack import ROOT, Stack
 
+MAX_RUNS = 32
 END = {"execution.completed", "execution.failed", "execution.stopped"}
 
 
@@ -55,6 +57,7 @@ def scene(folder: Path | None = None, environment: dict[str, str] | None = None)
                 llm_url=llm_url,
                 database_url=services.create_database(server, "portal"),
                 redis_url=redis_url,
+                max_runs=MAX_RUNS,
                 environment={"LOG_LEVEL": "WARNING", **(environment or {})},
             )
         )
@@ -70,6 +73,41 @@ def _fake_llm() -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         terminate(process)
+
+
+class Script:
+    """A bare program that says `ready`, and then does its work once for each line that it is given."""
+
+    def __init__(self, scene: Scene, module: str, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"tests.benchmarks.{module}", *arguments],
+            cwd=ROOT, env={**clean_environment(), "HOME": str(scene.folder), "CREWAI_STORAGE_DIR": str(scene.folder)},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            preexec_fn=dying_with_me(),
+        )  # fmt: skip
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Self:
+        assert self._read() == "ready"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def go(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def seconds(self) -> float:
+        """Have it work once; what it says of how long that took."""
+        self.go()
+        return float(self._read())
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
 
 
 def wait_for_port(port: int, process: "subprocess.Popen[bytes]") -> None:
