@@ -129,7 +129,7 @@ def _clean(decision: str, text: str, feedback: str) -> _Answer:
 def _carry_out(execution: Execution, approval: Approval, by: User) -> None:
     """What follows from a decision; the execution is locked."""
     tasks = TaskRun.objects.filter(execution=execution, task=approval.task)
-    told = {"task": approval.task, "role": approval.role, "attempt": execution.attempt}
+    told: dict[str, Any] = {"task": approval.task, "role": approval.role, "attempt": execution.attempt}
     data: dict[str, Any] = {
         "approval_id": str(approval.pk),
         "round": approval.round,

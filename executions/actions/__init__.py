@@ -1,10 +1,12 @@
 """What people and programs do with runs. Pages, API, commands and schedules all call these."""
 
+from executions.actions.changes import KEPT, set_budget, set_priority, set_role_models
 from executions.actions.control import pause, resume, retry, stop, stop_all
 from executions.actions.starting import delete, inputs_folder, kickoff
 from executions.approvals import answer
 
 __all__ = [
+    "KEPT",
     "answer",
     "delete",
     "inputs_folder",
@@ -12,6 +14,9 @@ __all__ = [
     "pause",
     "resume",
     "retry",
+    "set_budget",
+    "set_priority",
+    "set_role_models",
     "stop",
     "stop_all",
 ]

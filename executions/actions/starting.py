@@ -4,7 +4,8 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,8 +16,9 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from crews import validation
+from crews.inputs import InputFile
 from crews.models import Crew, LLMModel
-from executions import events
+from executions import budgets, events, workspace
 from executions.models import EventStream, Execution, RoleModel, TaskRun
 from executions.snapshot import Snapshot, freeze
 from executions.tasks import ring_soon
@@ -29,6 +31,27 @@ IDEMPOTENCY_KEPT = timedelta(hours=24)
 def inputs_folder(execution_id: uuid.UUID) -> Path:
     """Where the files that a run was started with are kept: one folder an input."""
     return Path(settings.MEDIA_ROOT) / "executions" / str(execution_id)
+
+
+@contextmanager
+def kept_files(execution_id: uuid.UUID, files: Mapping[str, InputFile]) -> Iterator[None]:
+    """Keep the files that a run is started with, unless what follows fails."""
+    folder = inputs_folder(execution_id)
+    try:
+        for field, file in files.items():
+            (folder / field).mkdir(parents=True)
+            (folder / field / file.name).write_bytes(file.content)
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def kept_file(execution: Execution, field: str) -> InputFile | None:
+    """The file that a run was started with as its input `field`; None when there was none."""
+    name = execution.inputs.get(field)
+    path = inputs_folder(execution.pk) / field / str(name)
+    return InputFile(str(name), path.read_bytes()) if name and path.is_file() else None
 
 
 def kickoff(
@@ -50,7 +73,8 @@ def kickoff(
     this person used in the last 24 hours, the run of that time comes back instead.
 
     Raises `validation.CrewNotRunnable` and `validation.InvalidInputs`, which name what is wrong
-    before anything is stored, and `Conflict` when the key came with other values before.
+    before anything is stored, `budgets.ModelUnpriced` for a model without a price under a budget of
+    money, and `Conflict` when the key came with other values before.
     """
     request_hash = _hash(crew, inputs, model, priority, budget_usd, budget_tokens) if idempotency_key else ""
     if idempotency_key and (earlier := _earlier(by, idempotency_key, request_hash)):
@@ -58,13 +82,10 @@ def kickoff(
     crew = validation.require_runnable(crew, model=model)
     cleaned = validation.clean_inputs(crew, inputs)
     snapshot = freeze(crew, cleaned.values, model)
+    budgets.require_priced(user=by, models=[role.llm_model for role in snapshot.roles], budget_usd=budget_usd)
     execution_id = uuid.uuid4()
-    folder = inputs_folder(execution_id)
-    for field, file in cleaned.files.items():
-        (folder / field).mkdir(parents=True)
-        (folder / field / file.name).write_bytes(file.content)
     try:
-        with transaction.atomic():
+        with kept_files(execution_id, cleaned.files), transaction.atomic():
             execution = Execution.objects.create(
                 id=execution_id,
                 stream=EventStream.objects.create(id=execution_id),
@@ -88,7 +109,6 @@ def kickoff(
             events.append(execution_id, [events.NewEvent("execution.queued", data=queued)])
             transaction.on_commit(ring_soon)
     except IntegrityError:
-        shutil.rmtree(folder, ignore_errors=True)
         # The same key came twice at once: the other request won.
         if idempotency_key and (earlier := _earlier(by, idempotency_key, request_hash)):
             return earlier
@@ -151,3 +171,4 @@ def delete(*, execution: Execution) -> None:
             access.delete()
     shutil.rmtree(inputs_folder(execution_id), ignore_errors=True)
     shutil.rmtree(Path(settings.RUNS_DIR) / str(execution_id), ignore_errors=True)
+    workspace.forget(execution_id)
