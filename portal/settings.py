@@ -112,16 +112,22 @@ else:
 
 # --- Runs ----------------------------------------------------------------------------------------
 PORTAL_MAX_RUNS = env.number("PORTAL_MAX_RUNS", 4, low=1, high=1000)
+# Runs at once on all machines together; 0 is no limit.
+PORTAL_MAX_RUNS_PER_USER = env.number("PORTAL_MAX_RUNS_PER_USER", 0, low=0)
+PORTAL_MAX_RUNS_TOTAL = env.number("PORTAL_MAX_RUNS_TOTAL", 0, low=0)
 # One runner a data folder: two portals on one machine must not take each other's leases.
 _folder = hashlib.sha256(str(PORTAL_DATA_DIR).encode()).hexdigest()[:4]
 WORKER_NAME = env.text("PORTAL_WORKER_NAME", f"{socket.gethostname()}-{_folder}")
 LEASE_SECONDS = env.number("PORTAL_LEASE_SECONDS", 60, low=5)
+# A gateway that is not heard of for so long has died: another one takes over what it was doing.
+GATEWAY_LEASE_SECONDS = env.number("PORTAL_GATEWAY_LEASE_SECONDS", 15, low=3)
 # Requests to models, in seconds. A small machine under load reads a long prompt for minutes.
 LLM_CONNECT_TIMEOUT = env.number("LLM_CONNECT_TIMEOUT", 10, low=1)
 LLM_FIRST_TOKEN_TIMEOUT = env.number("LLM_FIRST_TOKEN_TIMEOUT", 300, low=1)
 LLM_NEXT_TOKEN_TIMEOUT = env.number("LLM_NEXT_TOKEN_TIMEOUT", 180, low=1)
 LLM_TOTAL_TIMEOUT = env.number("LLM_TOTAL_TIMEOUT", 1200, low=1)
 LLM_MAX_TRIES = env.number("LLM_MAX_TRIES", 3, low=1, high=20)  # of one model, before its fallbacks
+LLM_MAX_TOKENS = env.number("LLM_MAX_TOKENS", 4096, low=1)  # of an answer under a budget, where nobody asks for fewer
 LLM_RETRY_MILLISECONDS = env.number("LLM_RETRY_MILLISECONDS", 500)  # before the second try; doubles each time
 LLM_RETRY_MAX_WAIT = env.number("LLM_RETRY_MAX_WAIT", 30)  # who asks for a longer pause is not tried again
 TOOL_TIMEOUT = env.number("TOOL_TIMEOUT", 30, low=1)

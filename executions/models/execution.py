@@ -33,6 +33,12 @@ class ExecutionQuerySet(AccessQuerySet):
         is_due = Q(not_before=None) | Q(not_before__lte=Now())
         return self.filter(is_due, status=Status.PENDING).order_by("queue_rank", "pk")
 
+    def renew_leases(self, worker: str, lease: timedelta) -> dict[uuid.UUID, int]:
+        """Keep the leases that `worker` has on these executions for `lease` more; id → attempt of those it has."""
+        held = self.filter(status=Status.RUNNING, lease_worker=worker)
+        held.update(lease_until=Now() + lease)
+        return dict(held.values_list("pk", "attempt"))
+
 
 class Execution(Moves, Guarded):
     """One run, from kickoff to end. The status machine is drawn in `executions.status`.
@@ -203,16 +209,6 @@ class Execution(Moves, Guarded):
         if self._state.adding:
             self.queue_rank = self.rank(self.priority, self.created_at)
         super().save(*args, **kwargs)
-
-    # --- The lease ------------------------------------------------------------------------------
-
-    def renew_lease(self, lease: Any) -> bool:
-        """Keep it for `lease` (a timedelta) more; False when it was taken away."""
-        return bool(
-            Execution.objects.filter(
-                pk=self.pk, status=Status.RUNNING, attempt=self.attempt, lease_worker=self.lease_worker
-            ).update(lease_until=Now() + lease)
-        )
 
     def add_usage(self, *, prompt_tokens: int, completion_tokens: int, cost_usd: Any, is_unpriced: bool) -> None:
         """Add one closed call to the totals. One update, safe beside others; with every call, so it is plain SQL."""

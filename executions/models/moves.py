@@ -122,7 +122,8 @@ class Moves(models.Model):
 
     def pause(self) -> None:
         """The engine has ended at a person's request; finished tasks are kept."""
-        self._move_to(Status.PAUSED, "execution.paused", {"at_once": self.pause_at_once}, **_NOTHING_ASKED)
+        data = {"at_once": self.pause_at_once}
+        self._move_to(Status.PAUSED, "execution.paused", data, reason=_("A person paused the run."), **_NOTHING_ASKED)
 
     def wait_for_people(self) -> None:
         """The engine has ended because nothing goes on without an answer.
@@ -131,16 +132,18 @@ class Moves(models.Model):
         queue at once.
         """
         with transaction.atomic():
-            self._lock()
+            self.hold()
             if self.approvals.filter(status=Approval.Status.OPEN).exists():
                 self._move_to(
                     Status.WAITING,
                     "execution.waiting",
                     {"for": WaitingFor.APPROVAL.value},
+                    reason=_("It needed a person's answer to go on."),
                     waiting_for=WaitingFor.APPROVAL,
                 )
             else:
-                self._move_to(Status.PENDING, "execution.resumed", {"reason": _("The answer is there.")})
+                reason = _("It needed a person's answer to go on, which came before its end.")
+                self._move_to(Status.PENDING, "execution.resumed", {"reason": reason}, reason=reason)
 
     def wait_for_budget(self, *, sentence: str, usd: Any = None, tokens: int | None = None) -> None:
         """Its next call would pass a limit; `usd` and `tokens` are what that call needs."""
@@ -161,34 +164,34 @@ class Moves(models.Model):
         reason: str,
         failure: Failure | None = None,
         is_blameless: bool = False,
-        expect: dict[str, Any] | None = None,
     ) -> None:
         """Its runner or engine is gone: back into the queue for the next attempt, from the last finished task.
 
         `reason` is a sentence for people. After `max_attempts` recoveries since a person last started
         it, it is quarantined as `failure` instead. `is_blameless`: the worker was told to end, which
-        counts for nothing. `expect` narrows the compare-and-set (an expired lease).
+        counts for nothing. A run that somebody asked to stop stops. Raises `TransitionLost`.
         """
-        if self.stop_requested_at is not None:
-            self.stop()
-            return
-        count = self.recoveries + (0 if is_blameless else 1)
-        if count > self.max_attempts:
-            failure = failure or Failure(ErrorCode.WORKER_LOST, reason)
-            sentence = _("%(why)s This happened %(count)s times in a row, so the run is not started again by itself.")
-            sentence %= {"why": failure.sentence, "count": count}
-            self.fail(Failure(failure.code, sentence), quarantine=sentence)
-            return
-        wait = BACKOFF[min(max(count - 1, 0), len(BACKOFF) - 1)]
-        self._move_to(
-            Status.PENDING,
-            "execution.recovered",
-            {"reason": reason, "attempt": self.attempt, "recoveries": count, "delay_seconds": wait.total_seconds()},
-            expect=expect,
-            reason=reason,
-            recoveries=count,
-            not_before=Now() + wait if wait else None,
-        )
+        with transaction.atomic():
+            self.hold()  # or a stop that is asked for in this moment would be overlooked, and nobody would obey it
+            if self.stop_requested_at is not None:
+                self.stop()
+                return
+            count = self.recoveries + (0 if is_blameless else 1)
+            if count > self.max_attempts:
+                failure = failure or Failure(ErrorCode.WORKER_LOST, reason)
+                sentence = _("%(why)s It has been started again %(count)s times, so now a person has to look at it.")
+                sentence %= {"why": failure.sentence, "count": self.recoveries}
+                self.fail(Failure(failure.code, sentence), quarantine=sentence)
+                return
+            wait = BACKOFF[min(max(count - 1, 0), len(BACKOFF) - 1)]
+            self._move_to(
+                Status.PENDING,
+                "execution.recovered",
+                {"reason": reason, "attempt": self.attempt, "recoveries": count, "delay_seconds": wait.total_seconds()},
+                reason=reason,
+                recoveries=count,
+                not_before=Now() + wait if wait else None,
+            )
 
     # --- People's moves -------------------------------------------------------------------------
 
@@ -280,13 +283,16 @@ class Moves(models.Model):
     def _rows(self) -> Any:
         return type(self)._default_manager.filter(pk=self.pk)
 
-    def _lock(self) -> None:
-        """Hold the execution's row until the transaction ends, and read it again. Raises `TransitionLost`."""
-        attempt = self.attempt
-        self._rows().select_for_update().get()
-        self.refresh_from_db()
-        if self.attempt != attempt:
+    def hold(self) -> None:
+        """Lock the execution's row until the transaction ends, and read it again.
+
+        Raises `TransitionLost` when it is at another attempt or under another runner's lease by now.
+        """
+        # Rows that point to it may be added meanwhile.
+        found = self._rows().select_for_update(no_key=True).values_list("attempt", "lease_worker").get()
+        if found != (self.attempt, self.lease_worker):
             raise TransitionLost("The execution is at another attempt by now.")
+        self.refresh_from_db()
 
     def _move_to(
         self,

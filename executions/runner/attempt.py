@@ -1,28 +1,35 @@
-"""Carrying out one attempt at an execution: engine up, events in, limits and stops obeyed, end recorded."""
+"""Carrying out one attempt at an execution: engine up, events in, limits and requests obeyed, end recorded."""
 
 import asyncio
 import logging
 import shutil
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 from django.conf import settings
-from django.db import OperationalError, transaction
-from django.utils import timezone
+from django.db import InterfaceError, OperationalError, transaction
+from django.db.models import F, Sum
 from django.utils.translation import gettext_lazy as _
 
+from executions import workspace
 from executions.engines import client
 from executions.engines.protocol import Line, RunSpec
 from executions.errors import ErrorCode, Failure, TransitionLost
 from executions.gateway import tokens
-from executions.models import Execution, LLMCall, TaskRun
+from executions.models import Approval, Execution, LLMCall, TaskRun
 from executions.runner import outcome
 from executions.runner.intake import BadLine, Intake, LeaseLost
+from executions.runner.outcome import Crash, Problem, Shortage
 from portal.lib.dbthreads import DatabaseThreads
 
 logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+AWAY = (OperationalError, InterfaceError)  # the database, for the moment
 
 # How long a warm host may take to come up: its framework's import takes minutes on a busy machine.
 HOST_PATIENCE = timedelta(minutes=5)
@@ -30,6 +37,8 @@ HOST_PATIENCE = timedelta(minutes=5)
 CLOSING_PATIENCE = timedelta(seconds=5)
 LIMIT_CHECK_SECONDS = 1.0
 TASK_TIMED_OUT = _("A task took longer than its time limit.")
+NO_FILES = _("The files of the finished tasks could not be read from storage.")
+PAUSE_TAKEN_BACK = _("It had paused, but nobody wants it to any more.")
 
 
 async def _first_of(seconds: float, *waits: Coroutine[Any, Any, Any]) -> None:
@@ -43,21 +52,39 @@ async def _first_of(seconds: float, *waits: Coroutine[Any, Any, Any]) -> None:
 
 
 class Run:
-    """One attempt, from claim to end. `carry` is its whole life; `stop` and `abandon` may be called any time."""
+    """One attempt, from claim to end. `carry` is its whole life; the other methods may be called any time.
 
-    def __init__(self, execution: Execution, db: DatabaseThreads) -> None:
+    `on_asked` hears of each question to people once it is stored.
+    """
+
+    def __init__(
+        self, execution: Execution, db: DatabaseThreads, on_asked: Callable[[Approval], None] | None = None
+    ) -> None:
         self.execution = execution
-        self._attempt, self._worker = execution.attempt, execution.lease_worker
+        self._on_asked = on_asked
+        self.attempt, self._worker = execution.attempt, execution.lease_worker
         self.db = db
         self.folder = Path(settings.RUNS_DIR) / str(execution.pk) / str(execution.attempt)
         self._interrupt: asyncio.Event = asyncio.Event()
+        self._engine: client.EngineRun | None = None
         self._stopping = False
+        self._pausing = execution.pause_requested_at is not None
         self._abandoned = False
+        self._born = time.monotonic()
+        self._spent = 0.0  # seconds of earlier attempts
 
     def stop(self) -> None:
         """A person asked for it: kill the engine and end as `stopped`."""
         self._stopping = True
         self._interrupt.set()
+
+    def pause(self, *, at_once: bool) -> None:
+        """A person asked for it: let the tasks under way finish, or kill the engine at once. Safe to repeat."""
+        self._pausing = True
+        if self._engine is not None:
+            self._engine.pause()
+        if at_once:
+            self._interrupt.set()
 
     def abandon(self) -> None:
         """The lease is gone, or the runner ends: kill the engine and write nothing more."""
@@ -66,10 +93,10 @@ class Run:
 
     async def carry(self) -> None:
         """Never raises for what a run may do wrong: that ends the execution with its code."""
-        failure: Failure | None = None
+        problem: Problem | None = None
         closing: Line | None = None
         try:
-            failure, closing = await self._work()
+            problem, closing = await self._work()
         except LeaseLost:
             logger.warning("run %s: the lease went to another runner", self.execution.pk)
             self._abandoned = True
@@ -77,67 +104,84 @@ class Run:
             return
         for delay in (0.2, 1, 5, 15, None):
             try:
-                await self.db(self._end, failure, closing)
+                await self.db(self._end, problem, closing)
                 break
             except TransitionLost:
                 logger.warning("run %s: somebody else ended it", self.execution.pk)
                 break
-            except OperationalError:
+            except AWAY:
                 if delay is None:
                     raise  # the lease expires, and recovery takes over
                 logger.warning("run %s: the database is away, trying again", self.execution.pk)
                 await asyncio.sleep(delay)
-        shutil.rmtree(self.folder / "work", ignore_errors=True)
 
-    async def _work(self) -> tuple[Failure | None, Line | None]:
-        spec = await self.db(self._spec)
+    def clean_up(self) -> None:
+        """Remove the attempt's work folder; its events and log stay. Whoever recovers an abandoned one needs both."""
+        if not self._abandoned:
+            shutil.rmtree(self.folder / "work", ignore_errors=True)
+
+    async def _work(self) -> tuple[Problem | None, Line | None]:
+        if self._pausing:
+            return None, None  # asked for before anything was begun
+        self._spent = await self._read(self._spent_before)
+        spec = await self._read(self._spec)
         self.folder.mkdir(parents=True, exist_ok=True)
-        intake = await self.db(Intake, self.execution, self.folder / "events.jsonl")
+        intake = await self._read(Intake, self.execution, self.folder / "events.jsonl")
         try:
-            engine = await self._start(spec)
+            await self._read(workspace.place, self.execution, self.folder / "work")
+        except OSError as exc:
+            logger.warning("run %s: %s", self.execution.pk, exc)
+            return Crash(str(NO_FILES)), None
+        try:
+            self._engine = await self._start(spec)
         except client.EngineUnavailable as exc:
             logger.warning("run %s: %s", self.execution.pk, exc)
             return Failure(ErrorCode.ENGINE_MISSING), None
-        if engine is None:
+        if self._engine is None:
             return None, None
+        if self._pausing:
+            self._engine.pause()
         try:
-            return await self._attend(engine, intake)
+            return await self._attend(self._engine, intake)
         finally:
-            engine.close()
+            self._engine.close()
 
-    async def _attend(self, engine: client.EngineRun, intake: Intake) -> tuple[Failure | None, Line | None]:
-        """Store what the engine writes until it ends or must end; then why it failed, and its closing line."""
+    async def _attend(self, engine: client.EngineRun, intake: Intake) -> tuple[Problem | None, Line | None]:
+        """Store what the engine writes until it ends or must end; then what went wrong, and its closing line."""
         closing: Line | None = None
-        failure: Failure | None = None
+        problem: Problem | None = None
         try:
-            while not engine.ended and not self._interrupt.is_set() and failure is None:
+            while not engine.ended and not self._interrupt.is_set() and problem is None:
                 await self._wait(engine)
-                closing = await self._store(intake) or closing
-                failure = self._limit_reached(intake)
+                closing = await self._store(intake, engine) or closing
+                problem = None if closing else self._limit_reached(intake)
         except BadLine as exc:
             logger.warning("run %s: %s", self.execution.pk, exc)
-            failure = Failure(ErrorCode.ENGINE_CRASHED)
+            problem = Failure(ErrorCode.ENGINE_CRASHED)
         finally:
+            was_killed = not engine.ended
             engine.kill()
         exited = await engine.wait()
         if self._abandoned:
             return None, None
         try:
-            closing = await self._store(intake) or closing
+            closing = await self._store(intake, engine) or closing
         except BadLine as exc:
             logger.warning("run %s: %s", self.execution.pk, exc)
-            failure = failure or Failure(ErrorCode.ENGINE_CRASHED)
-        await self._calls_closed()
-        if failure is None and not self._stopping and (closing is None or closing["kind"] == "failure"):
-            how = f"signal {exited.signal}" if exited.signal else f"exit code {exited.code}"
-            failure = await self.db(outcome.failure_of, self.execution, closing, how)
-        return failure, closing
+            problem = problem or Failure(ErrorCode.ENGINE_CRASHED)
+        if problem is None and not self._stopping:
+            failed = closing is not None and closing["kind"] == "failure"
+            if failed or (closing is None and not was_killed):
+                problem = await self._read(outcome.problem_of, self.execution, closing, exited)
+        if self._stopping or isinstance(problem, Failure):
+            await self._calls_closed()
+        return problem, closing
 
     async def _start(self, spec: RunSpec) -> client.EngineRun | None:
         """The engine process; None when the run was interrupted before it was there."""
         socket = Path(settings.RUN_DIR) / f"host-{self.execution.engine}.sock"
         deadline = asyncio.get_running_loop().time() + HOST_PATIENCE.total_seconds()
-        while not self._interrupt.is_set():
+        while not self._interrupt.is_set() and not self._pausing:
             try:
                 return await client.start(socket, spec, self.folder)
             except client.EngineUnavailable:
@@ -153,31 +197,57 @@ class Run:
     async def _sleep(self, seconds: float) -> None:
         await _first_of(seconds, self._interrupt.wait())
 
-    async def _store(self, intake: Intake) -> Line | None:
+    async def _store(self, intake: Intake, engine: client.EngineRun) -> Line | None:
+        """Store what is new in the attempt's file; its closing line if that was there."""
         closing: Line | None = None
         while True:
             try:
                 batch = await self.db(intake.read)
-            except OperationalError:
+            except (*AWAY, OSError) as exc:
                 # The file keeps what the engine writes; the lease decides whether we may still store it.
-                logger.warning("run %s: the database is away, trying again", self.execution.pk)
-                await self._sleep(1)
-                if self._interrupt.is_set():
+                logger.warning("run %s: events cannot be stored (%s), trying again", self.execution.pk, exc)
+                await self._pause_between_tries()
+                if self._stopping or self._abandoned or not engine.ended:
                     return closing
                 continue
             closing = batch.closing or closing
+            for approval in batch.asked:
+                if self._on_asked is not None:
+                    self._on_asked(approval)
             if not batch.is_full:
                 return closing
 
+    async def _read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What a function reads from the database, also when that is away for a while."""
+        while True:
+            try:
+                return await self.db(function, *args, **kwargs)
+            except AWAY as exc:
+                if self._abandoned:
+                    raise LeaseLost from exc
+                logger.warning("run %s: the database is away, trying again", self.execution.pk)
+                await self._pause_between_tries()
+
+    async def _pause_between_tries(self) -> None:
+        if self._interrupt.is_set():
+            await asyncio.sleep(0.2)
+        else:
+            await self._sleep(1)
+
     def _limit_reached(self, intake: Intake) -> Failure | None:
         limits = self.execution.snapshot["limits"]
-        now = timezone.now()
-        since = self.execution.started_at or now
-        if (now - since).total_seconds() > limits["max_duration_seconds"]:
+        now = time.monotonic()
+        if self._spent + now - self._born > limits["max_duration_seconds"]:
             return Failure(ErrorCode.TIMED_OUT)
-        if any((now - at).total_seconds() > limits["task_timeout_seconds"] for at in intake.running.values()):
+        if any(now - since > limits["task_timeout_seconds"] for since in intake.running.values()):
             return Failure(ErrorCode.TIMED_OUT, str(TASK_TIMED_OUT))
         return None
+
+    def _spent_before(self) -> float:
+        """Seconds that the earlier attempts took since a person last started the run; waiting is not among them."""
+        earlier = self.execution.attempts.filter(number__gt=self.execution.restarted_attempt).exclude(ended_at=None)
+        spent = earlier.aggregate(spent=Sum(F("ended_at") - F("started_at")))["spent"]
+        return spent.total_seconds() if spent else 0.0
 
     async def _calls_closed(self) -> None:
         """Wait until the gateway has closed the attempt's calls, so that totals and the log are whole.
@@ -185,7 +255,7 @@ class Run:
         Another process closes them, so there is nothing to wait on but the database.
         """
         deadline = asyncio.get_running_loop().time() + CLOSING_PATIENCE.total_seconds()
-        while asyncio.get_running_loop().time() < deadline and await self.db(self._has_open_calls):  # noqa: ASYNC110
+        while asyncio.get_running_loop().time() < deadline and await self._read(self._has_open_calls):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
     def _has_open_calls(self) -> bool:
@@ -194,31 +264,63 @@ class Run:
         ).exists()
 
     def _spec(self) -> RunSpec:
-        """The snapshot with what belongs to this attempt alone."""
-        finished = self.execution.task_runs.filter(status=TaskRun.Status.COMPLETED).values_list("task", "output")
+        """The snapshot with what belongs to this attempt alone.
+
+        What an engine makes its prompts of is in the order of the tasks, whichever was done first: the
+        prompts of an attempt are the same to the byte, however often the run was begun.
+        """
+        runs = list(self.execution.task_runs.all())
+        finished = {run.task: run.output for run in runs if run.status == TaskRun.Status.COMPLETED}
+        asked: dict[str, list[Approval]] = {}
+        for approval in self.execution.approvals.order_by("round"):
+            asked.setdefault(approval.task, []).append(approval)
+        unfinished = [run.task for run in runs if run.task in asked and run.task not in finished]
+        rejected = {
+            key: [approval for approval in asked[key] if approval.status == Approval.Status.REJECTED]
+            for key in unfinished
+        }
         own: dict[str, Any] = {
             "execution": str(self.execution.pk),
             "attempt": self.execution.attempt,
-            "finished": dict(finished),
-            "waiting": [],
-            "reviews": {},
+            "finished": finished,
+            "waiting": [key for key in unfinished if asked[key][-1].status == Approval.Status.OPEN],
+            "reviews": {
+                key: [{"output": review.output, "feedback": review.feedback} for review in reviews]
+                for key, reviews in rejected.items()
+                if reviews
+            },
             "gateway": {"base_url": f"{settings.GATEWAY_URL}/v1", "token": tokens.issue(self.execution)},
         }
         return cast(RunSpec, {**self.execution.snapshot["spec"], **own})
 
-    def _end(self, failure: Failure | None, closing: Line | None) -> None:
-        self.execution.refresh_from_db()
-        if (self.execution.attempt, self.execution.lease_worker) != (self._attempt, self._worker):
-            # The lease ran out while this process stood still, and another runner has begun the next attempt.
-            raise TransitionLost("The execution is another runner's by now.")
+    def _end(self, problem: Problem | None, closing: Line | None) -> None:
         with transaction.atomic():
-            outcome.keep_partial_texts(self.execution)
-            if closing is not None and closing["kind"] == "result" and failure is None:
-                # Also when a stop came in the same moment: the work is done.
-                self.execution.complete(closing.get("output") or "")
-            elif self._stopping or self.execution.stop_requested_at is not None:
-                # The gateway refuses calls from the moment of the request: an engine may fail by that
-                # before this runner has heard of the stop.
-                self.execution.stop(partial_output=outcome.partial_output(self.execution))
-            elif failure is not None:
-                self.execution.fail(failure, partial_output=outcome.partial_output(self.execution))
+            execution = Execution.objects.select_for_update(no_key=True).get(pk=self.execution.pk)
+            if (execution.attempt, execution.lease_worker) != (self.attempt, self._worker):
+                # The lease ran out while this process stood still, and another runner took it over.
+                raise TransitionLost("The execution is another runner's by now.")
+            self._move(execution, problem, closing)
+
+    def _move(self, execution: Execution, problem: Problem | None, closing: Line | None) -> None:
+        """Make the one move that the attempt ends with; a stop goes before a failure, and both before a pause."""
+        if closing is not None and closing["kind"] == "result" and problem is None:
+            # Also when a stop came in the same moment: the work is done.
+            execution.complete(closing.get("output") or "")
+        elif self._stopping or execution.stop_requested_at is not None:
+            # The gateway refuses calls from the moment of the request: an engine may fail by that
+            # before this runner has heard of the stop.
+            outcome.keep_partial_texts(execution)
+            execution.stop(partial_output=outcome.partial_output(execution))
+        elif isinstance(problem, Failure):
+            outcome.keep_partial_texts(execution)
+            execution.fail(problem, partial_output=outcome.partial_output(execution))
+        elif isinstance(problem, Shortage):
+            execution.wait_for_budget(sentence=problem.sentence, usd=problem.usd, tokens=problem.tokens)
+        elif closing is not None and closing["kind"] == "waiting":
+            execution.wait_for_people()
+        elif execution.pause_requested_at is not None:
+            execution.pause()
+        elif isinstance(problem, Crash):
+            execution.recover(reason=problem.sentence, failure=Failure(ErrorCode.ENGINE_CRASHED, problem.sentence))
+        else:
+            execution.recover(reason=str(PAUSE_TAKEN_BACK), is_blameless=True)

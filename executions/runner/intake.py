@@ -34,10 +34,11 @@ class BadLine(Exception):
 
 @dataclass(frozen=True)
 class Batch:
-    """What one read gave: whether there is more, and the attempt's closing line if it was among it."""
+    """What one read gave: whether there is more, the attempt's closing line if it was among it, new questions."""
 
     is_full: bool
     closing: Line | None
+    asked: tuple[Approval, ...] = ()
 
 
 class Intake:
@@ -72,11 +73,12 @@ class Intake:
         closing = next((line for line in lines if line["kind"] != "event"), None)
         new = [self._kept(self._event(line)) for line in lines if line["kind"] == "event"]
         offset = self.attempt.events_offset + len(whole)
+        asked: list[Approval] = []
         with transaction.atomic():
             self._hold(offset)
-            events.append(self.execution.stream_id, [self._apply(event) for event in new])
+            events.append(self.execution.stream_id, [self._apply(event, asked) for event in new])
         self.attempt.events_offset = offset
-        return Batch(is_full=len(raw) == CHUNK_BYTES, closing=closing)
+        return Batch(is_full=len(raw) == CHUNK_BYTES, closing=closing, asked=tuple(asked))
 
     def _hold(self, offset: int) -> None:
         """Lock the execution and move the offset, if this is still the attempt's runner, or raise `LeaseLost`."""
@@ -110,8 +112,8 @@ class Intake:
             raise BadLine(str(exc)) from exc
         return replace(event, data={**event.data, workspace.KEY: name})
 
-    def _apply(self, event: events.NewEvent) -> events.NewEvent:
-        """Bring the task's row in line with the event; the event, with what the log says more than the engine knew."""
+    def _apply(self, event: events.NewEvent, asked: list[Approval]) -> events.NewEvent:
+        """Bring the task's row in line with the event, and return it with what the engine could not know."""
         if not event.task or not event.type.startswith(("task.", "approval.")):
             return event
         rows = TaskRun.objects.filter(execution=self.execution, task=event.task)
@@ -126,13 +128,14 @@ class Intake:
         elif event.type == "task.failed":
             rows.update(status=TaskRun.Status.FAILED, ended_at=at, error=str(event.data.get("error") or ""))
         elif event.type == "approval.requested":
-            return self._ask(event, rows.first())
+            asked.append(self._ask(event, rows.first()))
+            return replace(event, data={**event.data, "approval_id": str(asked[-1].pk), "round": asked[-1].round})
         return event
 
-    def _ask(self, event: events.NewEvent, run: TaskRun | None) -> events.NewEvent:
+    def _ask(self, event: events.NewEvent, run: TaskRun | None) -> Approval:
         """Put the question to people; the task waits for their answer."""
-        asked = Approval.objects.filter(execution=self.execution, task=event.task)
-        if run is None or asked.filter(status=Approval.Status.OPEN).exists():
+        earlier = Approval.objects.filter(execution=self.execution, task=event.task)
+        if run is None or earlier.filter(status=Approval.Status.OPEN).exists():
             raise BadLine(f"a question about {event.task!r} cannot be asked")
         limits = self.execution.snapshot["limits"]
         approval = Approval.objects.create(
@@ -141,7 +144,7 @@ class Intake:
             name=run.name,
             role=event.role or run.role,
             attempt=event.attempt,
-            round=(asked.aggregate(last=Max("round"))["last"] or 0) + 1,
+            round=(earlier.aggregate(last=Max("round"))["last"] or 0) + 1,
             output=str(event.data.get("output") or ""),
             requested_at=Now(),
             expires_at=_in(limits.get("approval_timeout_seconds")),
@@ -149,7 +152,7 @@ class Intake:
         )
         run.status, run.ended_at = TaskRun.Status.PENDING, None
         run.save(update_fields=["status", "ended_at"])
-        return replace(event, data={**event.data, "approval_id": str(approval.pk), "round": approval.round})
+        return approval
 
 
 def _in(seconds: int | None) -> Any:

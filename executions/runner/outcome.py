@@ -1,22 +1,45 @@
 """How an attempt ended, and what it left behind."""
 
+from dataclasses import dataclass
+from decimal import Decimal
+
+from django.utils.translation import gettext as _
+
+from executions.engines.client import Exit
 from executions.engines.protocol import Line
 from executions.errors import ErrorCode, Failure
 from executions.models import Execution, ExecutionEvent, LLMCall, TaskRun
 
 
-def failure_of(execution: Execution, closing: Line | None, exit_text: str) -> Failure:
+@dataclass(frozen=True)
+class Crash:
+    """The engine died without a last word: the run may go on with another attempt. `sentence` is for people."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """A limit in money or tokens leaves no room for the next call, which needs `usd` and `tokens`."""
+
+    sentence: str
+    usd: Decimal | None = None
+    tokens: int | None = None
+
+
+Problem = Failure | Crash | Shortage
+
+
+def problem_of(execution: Execution, closing: Line | None, exited: Exit) -> Failure | Crash | Shortage:
     """Why an attempt without a result ended.
 
     The code comes from the gateway's last failed call, or from what the runner itself saw; never
-    from an engine's text. `exit_text` says how the process ended ("signal 9").
+    from an engine's text.
     """
-    if failed := _last_failed_call(execution):
-        code = ErrorCode(failed.data.get("error_code") or ErrorCode.INTERNAL)
-        where = ", ".join(filter(None, [str(failed.data.get("model") or ""), failed.role]))
-        return Failure(code, f"{code.label} ({where})" if where else "")
     if closing is None:
-        return Failure(ErrorCode.ENGINE_CRASHED, f"{ErrorCode.ENGINE_CRASHED.label} ({exit_text})")
+        return Crash(crash_sentence(exited))
+    if failed := _last_failed_call(execution):
+        return _problem_of_call(failed)
     reason = closing.get("reason")
     if reason == "bad_output":
         return Failure(ErrorCode.LLM_BAD_OUTPUT)
@@ -26,16 +49,40 @@ def failure_of(execution: Execution, closing: Line | None, exit_text: str) -> Fa
     return Failure(ErrorCode.INTERNAL, f"{ErrorCode.INTERNAL.label} ({detail})" if detail else "")
 
 
+def crash_sentence(exited: Exit) -> str:
+    """How the engine process ended, in plain words."""
+    if exited.signal:
+        return _("The engine process was killed (signal %(number)s).") % {"number": exited.signal}
+    if exited.code is not None:
+        return _("The engine process ended unexpectedly (exit code %(code)s).") % {"code": exited.code}
+    return _("The engine process ended with the program that had started it.")
+
+
+def _problem_of_call(failed: ExecutionEvent) -> Failure | Shortage:
+    data = failed.data
+    code = ErrorCode(data.get("error_code") or ErrorCode.INTERNAL)
+    if code == ErrorCode.BUDGET_EXCEEDED:
+        sentence = str(data.get("error_message") or code.label)
+        if data.get("limit") in {"usd", "tokens"}:
+            usd, tokens = data.get("needs_usd"), data.get("needs_tokens")
+            return Shortage(sentence, None if usd is None else Decimal(str(usd)), tokens)
+        return Failure(code, sentence)
+    where = ", ".join(filter(None, [str(data.get("model") or ""), failed.role]))
+    return Failure(code, f"{code.label} ({where})" if where else "")
+
+
 def _last_failed_call(execution: Execution) -> ExecutionEvent | None:
     """The attempt's last `llm.failed` that no answer of the same task followed.
 
     A call that was cancelled because its engine went away is no reason: it has no code.
     """
     told = ExecutionEvent.objects.filter(
-        stream_id=execution.stream_id, attempt=execution.attempt, type__in=["llm.failed", "llm.completed"]
+        stream_id=execution.stream_id,
+        attempt=execution.attempt,
+        type__in=["llm.failed", "llm.completed", "llm.replayed"],
     )
     failed = told.filter(type="llm.failed").exclude(data__error_code=None).order_by("-seq").first()
-    if failed is None or told.filter(type="llm.completed", task=failed.task, seq__gt=failed.seq).exists():
+    if failed is None or told.exclude(type="llm.failed").filter(task=failed.task, seq__gt=failed.seq).exists():
         return None
     return failed
 

@@ -1,4 +1,4 @@
-"""The runner's loop: claim what is pending, keep leases alive, obey stops, find what was lost."""
+"""The runner's loop: claim what is pending, keep leases alive, obey stops and pauses, find what was lost."""
 
 import asyncio
 import contextlib
@@ -14,27 +14,23 @@ from pathlib import Path
 from django.conf import settings
 from django.db import DatabaseError
 from django.db.models.functions import Now
-from django.utils import timezone
-from django.utils.translation import gettext_lazy as _
 
+from executions import budgets, notices
 from executions.engines import client
 from executions.engines.registry import ENGINES
-from executions.errors import InvalidTransition, TransitionLost
-from executions.models import Execution, Worker
+from executions.models import Approval, Execution, Worker
+from executions.runner import chores, claims, lost
 from executions.runner.attempt import Run
-from executions.runner.intake import BadLine, Intake, LeaseLost
-from executions.status import Status
 from executions.tasks import runner_socket
 from portal.lib.dbthreads import DatabaseThreads
 
 logger = logging.getLogger(__name__)
 
-STOPS_EVERY = 0.4  # seconds: a stop is obeyed within a second even when its ring was lost
+REQUESTS_EVERY = 0.4  # seconds: a stop or pause is obeyed within a second even when its ring was lost
 QUEUE_EVERY = 1.0  # and so is a kickoff whose ring was lost
 SIGN_OF_LIFE_EVERY = 5.0
 LOST_EVERY = 5.0
-RUNNER_LOST = _("The worker that carried the run disappeared.")
-RUNNER_RESTARTED = _("The worker was restarted.")
+CHORES_EVERY = 5.0
 
 
 class Supervisor:
@@ -44,7 +40,9 @@ class Supervisor:
         self.name = settings.WORKER_NAME
         self.lease = timedelta(seconds=settings.LEASE_SECONDS)
         self.db = DatabaseThreads(4, name="runner")
+        self.mail = DatabaseThreads(1, name="mail")  # a mail server may take its time, but not the runs'
         self.runs: dict[Run, asyncio.Task[None]] = {}
+        self._mailing: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._finished = asyncio.Event()
         self._isolation = ""
@@ -59,13 +57,15 @@ class Supervisor:
         doorbell = self._open_doorbell()
         loop.add_reader(doorbell, self._rang, doorbell)
         await self._sign_of_life()
-        await self._take_back()
-        chores = [
+        await self.db(lost.recover_mine, self.name, is_blameless=False)
+        regular = [
             asyncio.ensure_future(self._every(seconds, chore))
             for seconds, chore in (
-                (STOPS_EVERY, self._obey_stops),
+                (REQUESTS_EVERY, self._obey),
                 (SIGN_OF_LIFE_EVERY, self._sign_of_life),
                 (LOST_EVERY, self._find_lost),
+                (CHORES_EVERY, self._do_chores),
+                (CHORES_EVERY, self._remind),
             )
         ]
         logger.info("runner %s is ready for %d runs", self.name, settings.PORTAL_MAX_RUNS)
@@ -76,12 +76,13 @@ class Supervisor:
                     await asyncio.wait_for(self._wake.wait(), QUEUE_EVERY)
                 self._wake.clear()
         finally:
-            for chore in chores:
+            for chore in regular:
                 chore.cancel()
             loop.remove_reader(doorbell)
             doorbell.close()
             await self._put_back()
             self.db.close()
+            self.mail.close()
 
     # --- The doorbell ------------------------------------------------------------------------
 
@@ -103,25 +104,14 @@ class Supervisor:
     # --- Claiming ----------------------------------------------------------------------------
 
     async def _claim(self) -> None:
-        """Take pending executions, best first, while there is room; also look for stops, which ring too."""
-        await self._obey_stops()
+        """Take pending executions, best first, while there is room; also look for requests, which ring too."""
+        await self._obey()
         while len(self.runs) < settings.PORTAL_MAX_RUNS and not self._finished.is_set():
-            execution = await self.db(self._take_one)
+            execution = await self.db(claims.take_one, self.name, self.lease)
             if execution is None:
                 return
-            run = Run(execution, self.db)
+            run = Run(execution, self.db, on_asked=self._tell_people)
             self.runs[run] = asyncio.ensure_future(self._carry(run))
-
-    def _take_one(self) -> Execution | None:
-        while True:
-            execution = Execution.objects.queued().filter(stop_requested_at=None, engine__in=ENGINES).first()
-            if execution is None:
-                return None
-            try:
-                execution.start(worker=self.name, lease=self.lease)
-            except TransitionLost:
-                continue  # another runner was faster: look for the next
-            return execution
 
     async def _carry(self, run: Run) -> None:
         try:
@@ -130,7 +120,8 @@ class Supervisor:
             logger.exception("run %s: given up; its lease expires and it is recovered", run.execution.pk)
         finally:
             del self.runs[run]
-            self._wake.set()
+            self._wake.set()  # there is room, and the run itself may have come back
+        await asyncio.to_thread(run.clean_up)
 
     # --- Chores ------------------------------------------------------------------------------
 
@@ -145,25 +136,25 @@ class Supervisor:
         except DatabaseError as exc:
             logger.warning("%s: %s", getattr(chore, "__name__", "chore"), exc)
 
-    async def _obey_stops(self) -> None:
+    async def _obey(self) -> None:
+        """Do what people have asked for since: stop, pause."""
         if not self.runs:
             return
-        asked = await self.db(self._stops)
-        for run in list(self.runs):
-            if run.execution.pk in asked:
-                run.stop()
-
-    def _stops(self) -> set[uuid.UUID]:
-        mine = [run.execution.pk for run in list(self.runs)]
-        return set(Execution.objects.filter(pk__in=mine).exclude(stop_requested_at=None).values_list("pk", flat=True))
+        mine = {run.execution.pk: run for run in self.runs}
+        for pk, stop, at_once in await self.db(_requests, list(mine)):
+            if stop is not None:
+                mine[pk].stop()
+            else:
+                mine[pk].pause(at_once=at_once)
 
     async def _sign_of_life(self) -> None:
         """Renew the leases of what runs here, and this runner's own row; drop runs whose lease went elsewhere."""
         if not self._isolation:
             self._isolation = await self._ask_isolation()
-        kept = await self.db(self._renew)
-        for run in list(self.runs):
-            if run.execution.pk not in kept and not self.runs[run].done():
+        carried = list(self.runs)
+        held = await self.db(self._renew, [run.execution.pk for run in carried])
+        for run in carried:
+            if held.get(run.execution.pk) != run.attempt:
                 run.abandon()
 
     async def _ask_isolation(self) -> str:
@@ -174,51 +165,34 @@ class Supervisor:
                 continue
         return ""
 
-    def _renew(self) -> set[uuid.UUID]:
-        kept: set[uuid.UUID] = set()
-        for run in list(self.runs):
-            execution = run.execution
-            if execution.renew_lease(self.lease) or execution.status != Status.RUNNING:
-                kept.add(execution.pk)
-        versions = {key: engine.version() for key, engine in ENGINES.items()}
+    def _renew(self, carried: list[uuid.UUID]) -> dict[uuid.UUID, int]:
+        """Which of these executions this runner still holds, at which attempt."""
         row = {
             "seen_at": Now(),
             "max_runs": settings.PORTAL_MAX_RUNS,
             "isolation": self._isolation,
-            "engines": versions,
+            "engines": {key: engine.version() for key, engine in ENGINES.items()},
         }
-        Worker.objects.update_or_create(
-            name=self.name, defaults=row, create_defaults={**row, "started_at": timezone.now()}
-        )
-        return kept
+        Worker.objects.update_or_create(name=self.name, defaults=row, create_defaults={**row, "started_at": Now()})
+        return Execution.objects.filter(pk__in=carried).renew_leases(self.name, self.lease) if carried else {}
 
     async def _find_lost(self) -> None:
-        await self.db(self._recover_expired)
-        self._wake.set()
+        if await self.db(lost.recover_expired, self.name, self.lease):
+            self._wake.set()
 
-    def _recover_expired(self) -> None:
-        for execution in Execution.objects.filter(status=Status.RUNNING, lease_until__lt=Now()):
-            self._recover(execution, str(RUNNER_LOST))
+    async def _do_chores(self) -> None:
+        await self.db(chores.expire_approvals)
+        if await self.db(budgets.go_on):
+            self._wake.set()
 
-    async def _take_back(self) -> None:
-        """At the start: what an earlier runner of this name left running can be carried by nobody else."""
-        await self.db(self._recover_mine, str(RUNNER_RESTARTED))
+    async def _remind(self) -> None:
+        await self.mail(notices.remind_due)
 
-    def _recover_mine(self, reason: str) -> None:
-        for execution in Execution.objects.filter(status=Status.RUNNING, lease_worker=self.name):
-            # What the engine wrote before it died is still in its file: finished tasks need not run again.
-            path = Path(settings.RUNS_DIR) / str(execution.pk) / str(execution.attempt) / "events.jsonl"
-            with contextlib.suppress(LeaseLost, BadLine):
-                intake = Intake(execution, path)
-                while intake.read().is_full:
-                    pass
-            self._recover(execution, reason)
-
-    @staticmethod
-    def _recover(execution: Execution, reason: str) -> None:
-        with contextlib.suppress(TransitionLost, InvalidTransition):
-            execution.recover(reason=reason)
-            logger.warning("run %s recovered: %s", execution.pk, reason)
+    def _tell_people(self, approval: Approval) -> None:
+        """A run asks people something: let them know, without waiting for it."""
+        telling = asyncio.ensure_future(self._guarded(lambda: self.mail(_tell, approval)))
+        self._mailing.add(telling)
+        telling.add_done_callback(self._mailing.discard)
 
     async def _put_back(self) -> None:
         """At the end: kill what runs, and queue it again for whoever comes next."""
@@ -227,8 +201,21 @@ class Supervisor:
             run.abandon()
         if carried:
             await asyncio.wait(list(carried.values()))
-        await self._guarded(self._take_back)
+        await self._guarded(self._leave)
+
+    async def _leave(self) -> None:
+        await self.db(lost.recover_mine, self.name, is_blameless=True)
         await self.db(Worker.objects.filter(name=self.name).delete)
+
+
+def _requests(carried: list[uuid.UUID]) -> list[tuple[uuid.UUID, object, bool]]:
+    """Which of these runs somebody wants stopped or paused: id, when a stop was asked for, and whether at once."""
+    asked = Execution.objects.filter(pk__in=carried).exclude(stop_requested_at=None, pause_requested_at=None)
+    return list(asked.values_list("pk", "stop_requested_at", "pause_at_once"))
+
+
+def _tell(approval: Approval) -> None:
+    notices.asked(approval)
 
 
 def run_forever() -> None:

@@ -1,9 +1,12 @@
 """Why an attempt failed."""
 
+from decimal import Decimal
+
 import pytest
 
 from executions import events
-from executions.errors import ErrorCode
+from executions.engines.client import Exit
+from executions.errors import ErrorCode, Failure
 from executions.models import TaskRun
 from executions.runner import outcome
 from executions.status import Status
@@ -21,8 +24,8 @@ def told(execution, type_, task="t1", attempt=1, **data):
     events.append(execution.stream_id, [events.NewEvent(type_, data, task=task, role="Writer", attempt=attempt)])
 
 
-def code_of(execution, closing=None):
-    return outcome.failure_of(execution, closing, "exit code 1").code
+def code_of(execution, closing):
+    return outcome.problem_of(execution, closing, Exit(code=1)).code
 
 
 ENGINE_SAYS = {"kind": "failure", "reason": "error", "message": "it did not work"}
@@ -31,7 +34,7 @@ ENGINE_SAYS = {"kind": "failure", "reason": "error", "message": "it did not work
 def test_the_code_is_that_of_the_gateways_last_failed_call(execution):
     told(execution, "llm.failed", error_code="llm_timeout", model="m")
     told(execution, "llm.failed", error_code="llm_auth", model="m")
-    failure = outcome.failure_of(execution, ENGINE_SAYS, "exit code 0")
+    failure = outcome.problem_of(execution, ENGINE_SAYS, Exit(code=1))
     assert failure.code == ErrorCode.LLM_AUTH
     assert failure.sentence == f"{ErrorCode.LLM_AUTH.label} (m, Writer)"
 
@@ -48,20 +51,45 @@ def test_an_answer_of_another_task_excuses_nothing(execution):
     assert code_of(execution, ENGINE_SAYS) == ErrorCode.LLM_TIMEOUT
 
 
+def test_a_recorded_answer_excuses_a_failure_too(execution):
+    told(execution, "llm.failed", error_code="llm_timeout")
+    told(execution, "llm.replayed")
+    assert code_of(execution, ENGINE_SAYS) == ErrorCode.INTERNAL
+
+
 def test_a_call_cut_off_with_its_engine_is_no_reason(execution):
     told(execution, "llm.failed", error_code=None, is_cancelled=True)
-    assert code_of(execution) == ErrorCode.ENGINE_CRASHED
+    assert code_of(execution, ENGINE_SAYS) == ErrorCode.INTERNAL
 
 
 def test_an_earlier_attempt_is_no_reason(execution):
     told(execution, "llm.failed", attempt=0, error_code="llm_timeout")
-    assert code_of(execution) == ErrorCode.ENGINE_CRASHED
+    assert code_of(execution, ENGINE_SAYS) == ErrorCode.INTERNAL
 
 
-def test_an_engine_without_a_last_word_has_crashed(execution):
-    failure = outcome.failure_of(execution, None, "signal 9")
-    assert failure.code == ErrorCode.ENGINE_CRASHED
-    assert "signal 9" in failure.sentence
+@pytest.mark.parametrize(
+    ("exited", "says"),
+    [(Exit(signal=9), "killed (signal 9)"), (Exit(code=70), "exit code 70"), (Exit(), "that had started it")],
+)
+def test_an_engine_without_a_last_word_has_crashed_whatever_its_calls_did(execution, exited, says):
+    told(execution, "llm.failed", error_code="llm_timeout")
+    crash = outcome.problem_of(execution, None, exited)
+    assert isinstance(crash, outcome.Crash)
+    assert says in crash.sentence
+
+
+def test_a_limit_of_money_that_a_call_would_pass_is_no_failure(execution):
+    sentence = "The budget of US$ 1 has US$ 0.10 left."
+    data = {"error_code": "budget_exceeded", "error_message": sentence, "limit": "usd", "needs_usd": "0.25"}
+    told(execution, "llm.failed", **data, needs_tokens=700)
+    found = outcome.problem_of(execution, ENGINE_SAYS, Exit(code=1))
+    assert found == outcome.Shortage(sentence, Decimal("0.25"), 700)
+
+
+def test_the_limit_of_calls_is_one(execution):
+    told(execution, "llm.failed", error_code="budget_exceeded", error_message="Two calls at most.", limit="calls")
+    found = outcome.problem_of(execution, ENGINE_SAYS, Exit(code=1))
+    assert found == Failure(ErrorCode.BUDGET_EXCEEDED, "Two calls at most.")
 
 
 def test_an_engine_may_say_that_an_answer_was_unusable(execution):

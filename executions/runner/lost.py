@@ -1,0 +1,59 @@
+"""Runs that lost their runner: found by their lease, and queued again from their last finished task."""
+
+import contextlib
+import logging
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+from django.conf import settings
+from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
+
+from executions.errors import InvalidTransition, TransitionLost
+from executions.models import Execution
+from executions.runner.intake import BadLine, Intake, LeaseLost
+from executions.status import Status
+
+logger = logging.getLogger(__name__)
+
+RUNNER_LOST = _("The worker that carried the run disappeared.")
+RUNNER_DIED = _("The worker that carried the run ended unexpectedly and was started again.")
+RUNNER_RESTARTED = _("The worker was told to end, so another one takes over.")
+
+
+def recover_expired(worker: str, lease: timedelta) -> int:
+    """Queue again what no runner holds any more; how many runs that were.
+
+    First the lease is taken over, by the database's clock and one compare-and-set: from then on its
+    last holder is refused, should it come back, and no other runner does the same.
+    """
+    expired = Execution.objects.filter(status=Status.RUNNING, lease_until__lt=Now())
+    recovered = 0
+    for pk, attempt, holder in list(expired.values_list("pk", "attempt", "lease_worker")):
+        taken = expired.filter(pk=pk, attempt=attempt, lease_worker=holder)
+        if taken.update(lease_worker=worker, lease_until=Now() + lease):
+            recovered += _recover(Execution.objects.get(pk=pk), str(RUNNER_LOST))
+    return recovered
+
+
+def recover_mine(worker: str, *, is_blameless: bool) -> int:
+    """Queue again what a runner of this name carries: at its start an earlier one's, at its end its own."""
+    reason = str(RUNNER_RESTARTED if is_blameless else RUNNER_DIED)
+    mine = Execution.objects.filter(status=Status.RUNNING, lease_worker=worker)
+    return sum(_recover(execution, reason, is_blameless=is_blameless) for execution in mine)
+
+
+def _recover(execution: Execution, reason: str, *, is_blameless: bool = False) -> bool:
+    # What the engine wrote before it died may still be in its file here: finished tasks need not run again.
+    folder = Path(settings.RUNS_DIR) / str(execution.pk) / str(execution.attempt)
+    with contextlib.suppress(LeaseLost, BadLine, OSError):
+        intake = Intake(execution, folder / "events.jsonl")
+        while intake.read().is_full:
+            pass
+    with contextlib.suppress(TransitionLost, InvalidTransition):
+        execution.recover(reason=reason, is_blameless=is_blameless)
+        logger.warning("run %s recovered: %s", execution.pk, reason)
+        shutil.rmtree(folder / "work", ignore_errors=True)
+        return True
+    return False
