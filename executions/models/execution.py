@@ -18,7 +18,6 @@ from executions.models.moves import Moves
 from executions.models.stream import EventStream
 from executions.status import ACTIVE, Status, WaitingFor
 from portal.accounts.models import AccessQuerySet, Guarded
-from portal.lib import rows
 
 # One step of priority is worth this much waiting: who waits long enough goes before anyone who comes later.
 PRIORITY_STEP = timedelta(minutes=5)
@@ -209,12 +208,3 @@ class Execution(Moves, Guarded):
         if self._state.adding:
             self.queue_rank = self.rank(self.priority, self.created_at)
         super().save(*args, **kwargs)
-
-    def add_usage(self, *, prompt_tokens: int, completion_tokens: int, cost_usd: Any, is_unpriced: bool) -> None:
-        """Add one closed call to the totals. One update, safe beside others; with every call, so it is plain SQL."""
-        rows.execute(
-            "UPDATE executions_execution SET prompt_tokens = prompt_tokens + %s, "
-            "completion_tokens = completion_tokens + %s, cost_usd = cost_usd + %s, "
-            "unpriced_calls = unpriced_calls + %s WHERE id = %s",
-            [prompt_tokens, completion_tokens, cost_usd or 0, int(is_unpriced), rows.key(Execution, self.pk)],
-        )
