@@ -1,0 +1,178 @@
+"""Chaos: random runs beside random faults, each history checked.
+
+python -m tests.chaos --schedules 1000 --seed 1          the full sweep
+python -m tests.chaos --schedules 1 --seed 123456789     one schedule again, by the seed that was printed
+python -m tests.chaos --schedules 20 --only clock        one kind of fault
+python -m tests.chaos --schedules 20 --database sqlite   what one person runs
+python -m tests.chaos kills --count 200                  SIGKILLs alone, until there were so many
+
+The last line is JSON: {"schedules", "violations", "kills", "repeated_calls", …}. Exit code 1 on violations.
+"""
+
+import argparse
+import collections
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tests.chaos import schedule
+from tests.chaos.play import Played, Player
+from tests.chaos.scene import Scene
+
+
+class Tally:
+    """Sums of what was played."""
+
+    def __init__(self) -> None:
+        self.schedules = self.violations = self.kills = self.repeated_calls = self.runs = 0
+        self.kinds: collections.Counter[str] = collections.Counter()
+        self.statuses: collections.Counter[str] = collections.Counter()
+        self.failing: list[int] = []
+        self.slowest = 0.0
+
+    def add(self, played: Played) -> None:
+        self.schedules += 1
+        self.violations += len(played.violations)
+        self.kills += played.kills
+        self.repeated_calls += played.repeated_calls
+        self.runs += len(played.history.executions)
+        self.kinds.update(played.struck.kills)
+        self.statuses.update(row["status"] for row in played.history.executions)
+        self.slowest = max(self.slowest, played.settled)
+        if played.violations:
+            self.failing.append(played.schedule.seed)
+
+    def merge(self, other: dict[str, Any]) -> None:
+        """Add the result of another process."""
+        for name in ("schedules", "violations", "kills", "repeated_calls", "runs"):
+            setattr(self, name, getattr(self, name) + other[name])
+        self.kinds.update(other["killed"])
+        self.statuses.update(other["statuses"])
+        self.failing += other["failing"]
+        self.slowest = max(self.slowest, other["settled_seconds_max"])
+
+    def result(self) -> dict[str, Any]:
+        return {
+            "schedules": self.schedules,
+            "violations": self.violations,
+            "kills": self.kills,
+            "repeated_calls": self.repeated_calls,
+            "runs": self.runs,
+            "killed": dict(self.kinds),
+            "statuses": dict(self.statuses),
+            "settled_seconds_max": round(self.slowest, 1),
+            "failing": self.failing,
+        }
+
+
+def say(*words: object) -> None:
+    print(*words, file=sys.stderr, flush=True)
+
+
+def planned(options: argparse.Namespace) -> Iterator[int]:
+    """The seeds to play; for kills without end."""
+    if options.seeds:
+        yield from options.seeds
+    elif options.proof == "kills":
+        chance = random.Random(options.seed)
+        while True:
+            yield chance.randrange(1, 10**9)
+    else:
+        yield from schedule.seeds(options.seed, options.schedules)
+
+
+def play_all(options: argparse.Namespace) -> Tally:
+    """Play schedules on one scene of this process."""
+    tally = Tally()
+    began = time.monotonic()
+    with Scene(team=options.database == "postgres", keep=options.keep) as scene:
+        player = Player(scene)
+        say(f"the scene is set after {time.monotonic() - began:.0f} s, in {scene.folder}")
+        try:
+            for seed in planned(options):
+                drawn = schedule.draw(
+                    seed, team=scene.team, only=options.only, only_kills=options.proof == "kills", faults=options.faults
+                )
+                played = player.play(drawn)
+                tally.add(played)
+                _tell(played, tally)
+                if played.violations and options.keep:
+                    say("kept as it is:", scene.folder)
+                    break
+                if options.proof == "kills" and tally.kills >= options.count:
+                    break
+        except KeyboardInterrupt:
+            say("interrupted")
+        finally:
+            player.close()
+    return tally
+
+
+def _tell(played: Played, tally: Tally) -> None:
+    faults = " ".join(f"{plan.name}@{plan.at:.1f}" for plan in played.schedule.faults)
+    missed = f" (missed: {' '.join(played.struck.missed)})" if played.struck.missed else ""
+    say(
+        f"{tally.schedules:5d}  seed {played.schedule.seed:<10d} {played.seconds:5.1f} s "
+        f"{'VIOLATED' if played.violations else 'ok':8s} {faults}{missed}"
+    )
+    for violation in played.violations:
+        say(f"       seed {played.schedule.seed}: {violation}")
+
+
+def play_in_processes(options: argparse.Namespace) -> Tally:
+    """Share the schedules among `--jobs` processes, each with a scene of its own."""
+    seeds = schedule.seeds(options.seed, options.schedules)
+    common = ["--database", options.database, "--json", *(["--only", options.only] if options.only else [])]
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.chaos", *common, "--seeds", *map(str, seeds[n :: options.jobs])],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for n in range(options.jobs)
+        if seeds[n :: options.jobs]
+    ]
+    tally = Tally()
+    try:
+        for child in children:
+            output, _ = child.communicate()
+            tally.merge(json.loads(output.splitlines()[-1]))
+    except KeyboardInterrupt:  # they hear it too, and end by themselves
+        for child in children:
+            child.wait()
+    return tally
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("proof", nargs="?", choices=["schedules", "kills"], default="schedules")
+    parser.add_argument("--schedules", type=int, default=50, help="how many (50)")
+    parser.add_argument("--seed", type=int, help="the first schedule's seed, from which the others follow (random)")
+    parser.add_argument("--count", type=int, default=200, help="for kills: how many SIGKILLs (200)")
+    parser.add_argument("--database", choices=["postgres", "sqlite"], default="postgres")
+    parser.add_argument(
+        "--only", default="", choices=["", *schedule.WEIGHTS], metavar="FAULT", help="one kind of fault"
+    )
+    parser.add_argument("--faults", type=int, help="how many a schedule (1 to 4, at random)")
+    parser.add_argument("--jobs", type=int, default=1, help="scenes side by side (1)")
+    parser.add_argument("--json", action="store_true", help="nothing but the result on standard output")
+    parser.add_argument("--keep", action="store_true", help="stop at a violation, and keep folders and logs")
+    parser.add_argument("--seeds", type=int, nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    options.seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1, 10**9)
+    tally = play_in_processes(options) if options.jobs > 1 else play_all(options)
+    result = tally.result()
+    if not options.json and result["failing"]:
+        print("violations in the schedules of seeds", *result["failing"])
+    print(json.dumps(result))
+    return 1 if result["violations"] or not result["schedules"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
