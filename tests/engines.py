@@ -29,16 +29,16 @@ class EngineHost:
 
 @contextlib.contextmanager
 def engine_host(folder: Path, engine: str = "crewai", *, python: str = sys.executable) -> Iterator[EngineHost]:
-    """A warm host, its socket and home in `folder`; `probe` is `tests.fakes.probe_engine`."""
+    """A warm host, its socket and home in `folder`; `probe` and `keeper` are of `tests.fakes.probe_engine`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "home").mkdir()
     socket, log = folder / "host.sock", folder / "host.log"
-    if engine == "probe":
+    if engine in {"probe", "keeper"}:
         order = [
             python,
             "-m",
             "tests.fakes.probe_engine",
-            "probe",
+            engine,
             "--socket",
             str(socket),
             "--parent",

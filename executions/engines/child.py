@@ -1,5 +1,6 @@
 """From the fork to the end of one run: the part of an engine process that is the same for every engine."""
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn, cast
 
-from executions.engines import isolation
+from executions.engines import isolation, workspace
 from executions.engines.output import Failed, Output, Unfinished
 from executions.engines.protocol import RunSpec
 from executions.engines.registry import Engine
@@ -50,29 +51,38 @@ def main(engine: Engine, adapter: ModuleType, tier: isolation.Tier, start: Start
         _prepare(start, tier)
         isolation.enter(tier, isolation.Need.of(engine, adapter, start.work, spec["gateway"]["base_url"], start.uid))
         _follow_host(start.host)  # again: a change of user clears it
-        code = _carry(adapter, spec, Output(_EVENTS, _BELL))
+        code = _carry(adapter, spec, workspace.Keeper(start.work) if engine.keeps_files else None)
     except BaseException:  # noqa: BLE001 - the last line of defence of the process
-        traceback.print_exc()
+        _trace()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # the log's disk is full
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)  # the exit handlers are the host's
 
 
-def _carry(adapter: ModuleType, spec: RunSpec, output: Output) -> int:
+def _carry(adapter: ModuleType, spec: RunSpec, keeper: workspace.Keeper | None) -> int:
+    output = Output(_EVENTS, _BELL, keeper.keep if keeper else None)
     try:
+        if keeper:
+            keeper.restore()
         output.result(adapter.run(spec, output))
     except Unfinished as exc:
         output.unfinished(exc.why)
     except Failed as exc:
-        traceback.print_exc()
         output.failure(exc.reason, str(exc))
+        _trace()
         return EXIT_FAILED
     except Exception as exc:  # noqa: BLE001 - an engine may raise anything; the run must say so
-        traceback.print_exc()
         output.failure("error", f"{type(exc).__name__}: {exc}")
+        _trace()
         return EXIT_FAILED
     return 0
+
+
+def _trace() -> None:
+    with contextlib.suppress(OSError):  # the log's disk is full
+        traceback.print_exc()
 
 
 def _become_a_run(start: Start) -> None:

@@ -1,4 +1,4 @@
-"""Which of several identical requests one is: what the gateway tells recorded answers apart by. Standard library only."""
+"""Which of several identical requests one is: what recorded answers are told apart by. Standard library only."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ def canonical(body: bytes) -> bytes:
         return body
     if not isinstance(parsed, dict):
         return body
-    kept: dict[str, Any] = {key: value for key, value in parsed.items() if key not in _OTHER}
+    kept: dict[str, Any] = {key: value for key, value in parsed.items() if key not in _OTHER and value is not None}
     if isinstance(kept.get("messages"), list):
         kept["messages"] = _numbered(kept["messages"])
     return json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()

@@ -17,7 +17,7 @@ class Engine:
 
     `module` is the adapter, imported by the engine host alone; `distribution` the package whose
     presence and version are asked without importing it; `runs_programs` whether a run may start
-    other programs; `keeps_files` whether its tasks work on files that the next task needs.
+    other programs; `keeps_files` whether its tasks, one at a time, work on files that the next needs.
     """
 
     key: str

@@ -25,8 +25,8 @@ from crewai.utilities.i18n import I18N_DEFAULT
 from crewai.utilities.string_utils import sanitize_tool_name
 from pydantic import BaseModel, PrivateAttr
 
-from executions.engines import pausing, taskgraph
-from executions.engines.crewai import errors, prompts, schedule
+from executions.engines import pausing, schedule, taskgraph
+from executions.engines.crewai import errors, prompts
 from executions.engines.crewai.events import EventSink
 from executions.engines.crewai.llm import GatewayClient, RoleLLM
 from executions.engines.crewai.tools import GatewayTool, function_name

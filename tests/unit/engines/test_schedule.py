@@ -3,7 +3,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from executions.engines.crewai import schedule
+from executions.engines import schedule
 from tests.deadlines import DEADLINE
 
 

@@ -1,4 +1,4 @@
-"""Running the tasks of a crew, each as soon as it may start: CrewAI's own scheduling refuses most graphs."""
+"""Running the tasks of a crew, each as soon as it may start. For any engine whose framework leaves that to us."""
 
 import contextvars
 import queue
