@@ -2,12 +2,19 @@
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin
+from django.contrib.admin.widgets import AutocompleteSelect
+from django.db.models import OuterRef, Subquery
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
+from unfold.admin import ModelAdmin
 
-from executions.models import Attempt, Execution, ExecutionEvent, LLMCall, TaskRun, ToolCall, Worker
+from executions import budgets
+from executions.models import Attempt, Budget, Execution, ExecutionEvent, LLMCall, TaskRun, ToolCall, Worker
+from portal.accounts.models import User
 from portal.lib.admin import ReadOnlyAdmin, ReadOnlyInline
 
 
@@ -84,6 +91,68 @@ class ToolCallAdmin(ReadOnlyAdmin):
     list_filter = ["tool", "is_ok"]
     search_fields = ["=execution__id"]
     ordering = ["-id"]
+
+
+class BudgetForm(forms.ModelForm):
+    """A budget's user is picked by name."""
+
+    subject_id = forms.ModelChoiceField(
+        User.objects.all(),
+        label=_("user"),
+        # Searches users as a field that points to one does.
+        widget=AutocompleteSelect(Execution._meta.get_field("created_by"), admin.site),
+    )
+
+    class Meta:
+        model = Budget
+        fields = ["subject_id", "period", "limit_usd", "limit_tokens"]
+
+    def clean_subject_id(self) -> Any:
+        return self.cleaned_data["subject_id"].pk
+
+    def _post_clean(self) -> None:
+        super()._post_clean()  # type: ignore[misc]
+        if self.errors:
+            return
+        try:
+            budgets.check(self.instance)
+        except forms.ValidationError as exc:
+            self.add_error(None, exc)
+
+
+@admin.register(Budget)
+class BudgetAdmin(ModelAdmin):
+    """What users may spend. Whose it is stays as it was given."""
+
+    form = BudgetForm
+    list_display = ["user", "period", "limit_usd", "spent_usd", "limit_tokens", "spent_tokens"]
+    list_filter = ["period"]
+    fields = ["subject_id", "period", "limit_usd", "limit_tokens"]
+    counted = ["spent_usd", "reserved_usd", "spent_tokens", "reserved_tokens", "window_start"]
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ["user", *self.fields[1:], *self.counted] if obj else self.fields
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ["user", *self.counted] if obj else []
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        name = Subquery(User.objects.filter(pk=OuterRef("subject_id")).values("username")[:1])
+        return super().get_queryset(request).annotate(username=name)
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        if search_term:
+            queryset = queryset.filter(username__icontains=search_term)
+        return queryset, False
+
+    @admin.display(description=_("user"), ordering="username")
+    def user(self, budget: Budget) -> str:
+        return getattr(budget, "username", None) or _("(deleted)")
+
+    def save_model(self, request: HttpRequest, obj: Budget, form: Any, change: bool) -> None:
+        # What is spent and reserved changes meanwhile, and is not written back.
+        obj.save(update_fields=[*form.changed_data, "updated_at"] if change else None)
+        budgets.go_on(user=obj.subject_id, by=request.user)  # type: ignore[arg-type]
 
 
 @admin.register(Worker)

@@ -18,6 +18,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db import connection
 from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
@@ -29,6 +30,7 @@ from crews.models.catalog import LLMFallback
 from executions.errors import TransitionLost
 from executions.models import Budget, Execution
 from executions.status import Status, WaitingFor
+from executions.tasks import ring_soon
 from portal.accounts.models import User
 from portal.lib import rows
 from portal.lib.problems import FieldError, Problem
@@ -147,7 +149,7 @@ UPDATE executions_execution
    AND (budget_usd IS NULL OR CAST(%s AS NUMERIC) = 0
         OR ROUND(cost_usd + reserved_usd + CAST(%s AS NUMERIC), 8) <= budget_usd)
    AND (budget_tokens IS NULL OR prompt_tokens + completion_tokens + reserved_tokens + %s <= budget_tokens)
-RETURNING roles_version, budget_usd IS NOT NULL OR budget_tokens IS NOT NULL
+RETURNING roles_version, budget_usd, budget_tokens
 """
 _SETTLE_OWN = """
 UPDATE executions_execution
@@ -170,7 +172,8 @@ def reserve_own(execution: uuid.UUID, attempt: int, most: Amount) -> tuple[int, 
     with connection.cursor() as cursor:
         cursor.execute(_RESERVE_OWN, [usd, tokens, key, Status.RUNNING, attempt, usd, usd, tokens])
         found = cursor.fetchone()
-    return None if found is None else (int(found[0]), bool(found[1]))
+    # SQLite 3.40 says of every column that it returns that it IS NOT NULL, so that is asked here.
+    return None if found is None else (int(found[0]), found[1] is not None or found[2] is not None)
 
 
 def settle_own(
@@ -236,10 +239,10 @@ def limits_of(user: uuid.UUID | None, usd: Decimal | None, tokens: int | None, *
 
 def of_user(user: uuid.UUID) -> list[Budget]:
     """The budgets of a person, each in its current period."""
-    return _current(Budget.objects.filter(subject_kind=Budget.Subject.USER, subject_id=user))
+    return current(Budget.objects.filter(subject_kind=Budget.Subject.USER, subject_id=user))
 
 
-def _current(budgets: Any) -> list[Budget]:
+def current(budgets: Any) -> list[Budget]:
     """Budgets in the order of their ids; those whose period is over begin the next one, by the database's clock."""
     found = list(budgets.annotate(now=Now()).order_by("pk"))
     for budget in found:
@@ -279,6 +282,26 @@ def _rooms_of(budget: Budget) -> list[Room]:
     ]
 
 
+def check(budget: Budget) -> None:
+    """Raise `ValidationError`, by field, for a budget that makes no sense or is there already. Two queries."""
+    errors: dict[str, ValidationError] = {}
+    for name in ("limit_usd", "limit_tokens"):
+        if (limit := getattr(budget, name)) is not None and limit < 0:
+            errors[name] = ValidationError(_("Give a number that is not negative."), code="min_value")
+    if budget.limit_usd is None and budget.limit_tokens is None:
+        errors["limit_usd"] = ValidationError(_("Limit money, tokens or both."), code="required")
+    same = Budget.objects.filter(
+        subject_kind=budget.subject_kind, subject_id=budget.subject_id, period=budget.period
+    ).exclude(pk=budget.pk)
+    if budget._state.adding and not User.objects.filter(pk=budget.subject_id).exists():
+        errors["subject_id"] = ValidationError(_("There is no such user."), code="unknown_user")
+    elif same.exists():
+        detail = _("There is a budget for this period already. Change that one.")
+        errors["period"] = ValidationError(detail, code="budget_exists")
+    if errors:
+        raise ValidationError(errors)
+
+
 # --- Runs that wait for a budget ------------------------------------------------------------------
 
 
@@ -302,7 +325,7 @@ def go_on(*, user: uuid.UUID | None = None, by: User | None = None) -> int:
     people = {run.created_by_id for run in runs} - {None}
     theirs: dict[uuid.UUID | None, list[Room]] = defaultdict(list)
     if people:
-        for budget in _current(Budget.objects.filter(subject_kind=Budget.Subject.USER, subject_id__in=people)):
+        for budget in current(Budget.objects.filter(subject_kind=Budget.Subject.USER, subject_id__in=people)):
             theirs[budget.subject_id] += [room for room in _rooms_of(budget) if room.limit is not None]
     count = 0
     for run in runs:
@@ -313,6 +336,8 @@ def go_on(*, user: uuid.UUID | None = None, by: User | None = None) -> int:
                 count += 1
                 for room in over:
                     room.take(needs)
+    if count:
+        ring_soon()
     return count
 
 

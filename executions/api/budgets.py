@@ -1,0 +1,160 @@
+"""The API of budgets, and of what a run will probably take."""
+
+from typing import Any, cast
+
+from django.db import transaction
+from django.http import Http404
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+from rest_framework.viewsets import ModelViewSet
+
+from crews.models import Crew
+from executions import budgets, estimates
+from executions.models import Budget
+from portal.accounts.models import Role, User
+from portal.accounts.permissions import Action, find
+
+
+class BudgetSerializer(serializers.ModelSerializer[Budget]):
+    """What a user may spend in a period, at most; null is no limit. A day and a month are the portal's."""
+
+    user_id = serializers.UUIDField(source="subject_id", help_text="Whose runs it limits; stays what it is.")
+
+    class Meta:
+        model = Budget
+        fields = [
+            *("id", "user_id", "period", "limit_usd", "limit_tokens", "spent_usd", "spent_tokens"),
+            *("reserved_usd", "reserved_tokens", "window_start", "created_at", "updated_at"),
+        ]
+        read_only_fields = ["spent_usd", "spent_tokens", "reserved_usd", "reserved_tokens", "window_start"]
+        extra_kwargs = {
+            "spent_usd": {"help_text": "Since `window_start`."},
+            "reserved_usd": {"help_text": "What calls under way may cost at most."},
+            "limit_tokens": {"max_value": 2**53 - 1},
+        }
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if self.instance is not None:
+            attrs.pop("subject_id", None)
+            if not self.partial:
+                attrs = {"limit_usd": None, "limit_tokens": None, **attrs}
+        return attrs
+
+    def save(self, **kwargs: Any) -> Budget:
+        budget = self.instance or Budget()
+        changed = {**self.validated_data, **kwargs}
+        for name, value in changed.items():
+            setattr(budget, name, value)
+        budgets.check(budget)
+        # What is spent and reserved changes meanwhile, and is not written back.
+        if self.instance is None:
+            budget.save(force_insert=True)
+        elif changed:
+            budget.save(update_fields=[*changed, "updated_at"])
+        self.instance = budget
+        return budget
+
+
+class BudgetFilter(filters.FilterSet):
+    user_id = filters.UUIDFilter(field_name="subject_id")
+
+    class Meta:
+        model = Budget
+        fields = ["user_id", "period"]
+
+
+class BudgetViewSet(ModelViewSet[Budget]):
+    """Limits of what users may spend, in money and tokens. For admins."""
+
+    noun = "a budget"
+    nouns = "budgets"
+    read_role = Role.ADMIN
+    write_role = Role.ADMIN
+    lookup_value_converter = "uuid"
+    queryset = Budget.objects.filter(subject_kind=Budget.Subject.USER)
+    serializer_class = BudgetSerializer
+    filterset_class = BudgetFilter
+    ordering_fields = ("created_at", "period", "spent_usd", "spent_tokens")
+    ordering = "created_at"
+
+    def get_object(self) -> Budget:
+        for budget in budgets.current(self.get_queryset().filter(pk=self.kwargs["pk"])):
+            return budget
+        raise Http404
+
+    def paginate_queryset(self, queryset: Any) -> Any:
+        page = super().paginate_queryset(queryset) or []
+        fresh = {budget.pk: budget for budget in budgets.current(Budget.objects.filter(pk__in=[b.pk for b in page]))}
+        return [fresh[budget.pk] for budget in page if budget.pk in fresh]
+
+    def perform_create(self, serializer: Any) -> None:
+        with transaction.atomic():
+            serializer.save()
+
+    def perform_update(self, serializer: Any) -> None:
+        with transaction.atomic():
+            budget = serializer.save()
+        budgets.go_on(user=budget.subject_id, by=cast(User, self.request.user))
+
+    def perform_destroy(self, instance: Budget) -> None:
+        instance.delete()
+        budgets.go_on(user=instance.subject_id, by=cast(User, self.request.user))
+
+
+class MyBudgetsView(APIView):
+    """Your own budgets."""
+
+    read_role = Role.VIEWER
+
+    @extend_schema(operation_id="budgets_mine", responses=BudgetSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        """What limits your runs, and how much of it is used."""
+        return Response(BudgetSerializer(budgets.of_user(cast(User, request.user).pk), many=True).data)
+
+
+class _MoneySpread(serializers.Serializer[Any]):
+    """The middle, and the first and last tenth; with few runs, the smallest and the largest."""
+
+    median = serializers.DecimalField(max_digits=16, decimal_places=8)
+    low = serializers.DecimalField(max_digits=16, decimal_places=8)
+    high = serializers.DecimalField(max_digits=16, decimal_places=8)
+
+    class Meta:
+        ref_name = "MoneySpread"
+
+
+class _NumberSpread(serializers.Serializer[Any]):
+    """The middle, and the first and last tenth; with few runs, the smallest and the largest."""
+
+    median = serializers.FloatField()
+    low = serializers.FloatField()
+    high = serializers.FloatField()
+
+    class Meta:
+        ref_name = "NumberSpread"
+
+
+class EstimateSerializer(serializers.Serializer[Any]):
+    """What a run of the crew will probably take. Null: not known yet."""
+
+    runs = serializers.IntegerField(help_text="So many completed runs it was learnt from.")
+    is_known = serializers.BooleanField()
+    cost_usd = _MoneySpread(allow_null=True)
+    tokens = _NumberSpread(allow_null=True)
+    seconds = _NumberSpread(allow_null=True, help_text="At work: neither in the queue nor waiting for people.")
+
+
+class EstimateView(APIView):
+    """The estimate of a crew."""
+
+    read_role = Role.VIEWER
+
+    @extend_schema(operation_id="crews_estimate", responses=EstimateSerializer)
+    def get(self, request: Request, crew_id: str) -> Response:
+        """What a run will probably cost and how long it will take, from the crew's own completed runs."""
+        crew = find(Crew.objects.all(), cast(User, request.user), Action.SEE, pk=crew_id)
+        return Response(EstimateSerializer(estimates.of(crew)).data)
