@@ -21,9 +21,9 @@ from django.core.files import File
 from django.core.files.storage import default_storage
 
 from executions.engines.registry import ENGINES
+from executions.engines.workspace import KEY as KEY
 from executions.models import Execution, ExecutionEvent
 
-KEY = "workspace"
 MAX_BYTES = 200 << 20  # as large as a file of an engine may become
 FOLDER = "workspaces"
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -69,6 +69,12 @@ def place(execution: Execution, folder: Path) -> str | None:
     return name
 
 
+def drop(folder: Path, name: str) -> None:
+    """Remove an archive from an attempt's work `folder`: it is in storage, and the event that names it is stored."""
+    with contextlib.suppress(OSError):
+        (folder / posixpath.basename(name)).unlink()
+
+
 def forget(execution: uuid.UUID) -> None:
     """Delete all that was kept of a run."""
     folder = _folder(execution)
@@ -91,8 +97,9 @@ def _opened(folder: Path, packed: str) -> Iterator[IO[bytes]]:
         descriptor = os.open(folder / packed, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as exc:
         raise Unusable(f"the archive {packed!r} cannot be read: {exc.strerror}") from exc
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
+        os.close(descriptor)
+        raise Unusable(f"the archive {packed!r} is no file of at most {MAX_BYTES} bytes")
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
-            raise Unusable(f"the archive {packed!r} is no file of at most {MAX_BYTES} bytes")
         yield file

@@ -56,6 +56,8 @@ class Moves(models.Model):
         recoveries: Any
         started_at: Any
         stop_requested_at: Any
+        error_code: Any
+        error_message: Any
         lease_worker: Any
         stream_id: Any
         waiting_for: Any
@@ -107,6 +109,15 @@ class Moves(models.Model):
             final_output=partial_output,
             quarantine_reason=quarantine,
         )
+
+    def will_fail(self, failure: Failure) -> None:
+        """Say so before the end: the gateway cancels what is under way, and it fails even if the runner dies now.
+
+        Raises `TransitionLost`.
+        """
+        mine = self._rows().filter(status=Status.RUNNING, attempt=self.attempt, lease_worker=self.lease_worker)
+        if not mine.update(error_code=failure.code, error_message=failure.sentence):
+            raise TransitionLost("The execution is another runner's by now.")
 
     def stop(self, *, partial_output: str = "") -> None:
         """A person asked for it; what was finished is kept."""
@@ -169,12 +180,16 @@ class Moves(models.Model):
 
         `reason` is a sentence for people. After `max_attempts` recoveries since a person last started
         it, it is quarantined as `failure` instead. `is_blameless`: the worker was told to end, which
-        counts for nothing. A run that somebody asked to stop stops. Raises `TransitionLost`.
+        counts for nothing. A run that somebody asked to stop stops, and one that was to fail fails.
+        Raises `TransitionLost`.
         """
         with transaction.atomic():
             self.hold()  # or a stop that is asked for in this moment would be overlooked, and nobody would obey it
             if self.stop_requested_at is not None:
                 self.stop()
+                return
+            if self.error_code:
+                self.fail(Failure(ErrorCode(self.error_code), self.error_message))
                 return
             count = self.recoveries + (0 if is_blameless else 1)
             if count > self.max_attempts:

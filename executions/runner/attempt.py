@@ -1,6 +1,7 @@
 """Carrying out one attempt at an execution: engine up, events in, limits and requests obeyed, end recorded."""
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import time
@@ -174,7 +175,7 @@ class Run:
             if failed or (closing is None and not was_killed):
                 problem = await self._read(outcome.problem_of, self.execution, closing, exited)
         if self._stopping or isinstance(problem, Failure):
-            await self._calls_closed()
+            await self._calls_closed(problem)
         return problem, closing
 
     async def _start(self, spec: RunSpec) -> client.EngineRun | None:
@@ -249,13 +250,19 @@ class Run:
         spent = earlier.aggregate(spent=Sum(F("ended_at") - F("started_at")))["spent"]
         return spent.total_seconds() if spent else 0.0
 
-    async def _calls_closed(self) -> None:
+    async def _calls_closed(self, problem: Problem | None) -> None:
         """Wait until the gateway has closed the attempt's calls, so that totals and the log are whole.
 
-        Another process closes them, so there is nothing to wait on but the database.
+        Of a run that goes on it would rather see the answer come. Another process closes them, so
+        there is nothing to wait on but the database.
         """
-        deadline = asyncio.get_running_loop().time() + CLOSING_PATIENCE.total_seconds()
-        while asyncio.get_running_loop().time() < deadline and await self._read(self._has_open_calls):  # noqa: ASYNC110
+        if not await self._read(self._has_open_calls):
+            return
+        if isinstance(problem, Failure):
+            with contextlib.suppress(TransitionLost):  # the end will say so
+                await self._read(self.execution.will_fail, problem)
+        deadline = time.monotonic() + CLOSING_PATIENCE.total_seconds()
+        while time.monotonic() < deadline and await self._read(self._has_open_calls):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
     def _has_open_calls(self) -> bool:

@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -78,6 +78,9 @@ class Intake:
             self._hold(offset)
             events.append(self.execution.stream_id, [self._apply(event, asked) for event in new])
         self.attempt.events_offset = offset
+        for event in new:
+            if workspace.KEY in event.data:
+                workspace.drop(self.path.parent / "work", event.data[workspace.KEY])
         return Batch(is_full=len(raw) == CHUNK_BYTES, closing=closing, asked=tuple(asked))
 
     def _hold(self, offset: int) -> None:
@@ -90,15 +93,16 @@ class Intake:
         raise LeaseLost(f"attempt {self.attempt} is not this runner's any more")
 
     def _event(self, line: Line) -> events.NewEvent:
-        if line.get("type") not in ENGINE_EVENTS:
+        data = line.get("data") or {}
+        if line.get("type") not in ENGINE_EVENTS or not isinstance(data, dict):
             raise BadLine(f"an engine may not write {line.get('type')!r}")
         return events.NewEvent(
             line["type"],
-            data=line.get("data") or {},
-            task=str(line.get("task") or "")[:40],
-            role=str(line.get("role") or "")[:200],
+            data=data,
+            task=_text(line.get("task"))[:40],
+            role=_text(line.get("role"))[:200],
             attempt=self.attempt.number,
-            at=parse_datetime(line.get("at") or "") or timezone.now(),
+            at=_moment(line.get("at")),
         )
 
     def _kept(self, event: events.NewEvent) -> events.NewEvent:
@@ -124,9 +128,9 @@ class Intake:
             return event
         self.running.pop(event.task, None)
         if event.type == "task.completed":
-            rows.update(status=TaskRun.Status.COMPLETED, ended_at=at, output=str(event.data.get("output") or ""))
+            rows.update(status=TaskRun.Status.COMPLETED, ended_at=at, output=_text(event.data.get("output")))
         elif event.type == "task.failed":
-            rows.update(status=TaskRun.Status.FAILED, ended_at=at, error=str(event.data.get("error") or ""))
+            rows.update(status=TaskRun.Status.FAILED, ended_at=at, error=_text(event.data.get("error")))
         elif event.type == "approval.requested":
             asked.append(self._ask(event, rows.first()))
             return replace(event, data={**event.data, "approval_id": str(asked[-1].pk), "round": asked[-1].round})
@@ -145,7 +149,7 @@ class Intake:
             role=event.role or run.role,
             attempt=event.attempt,
             round=(earlier.aggregate(last=Max("round"))["last"] or 0) + 1,
-            output=str(event.data.get("output") or ""),
+            output=_text(event.data.get("output")),
             requested_at=Now(),
             expires_at=_in(limits.get("approval_timeout_seconds")),
             remind_at=_in(limits.get("approval_reminder_seconds")),
@@ -158,6 +162,20 @@ class Intake:
 def _in(seconds: int | None) -> Any:
     """That long after now, by the database's clock; None when it is not wanted."""
     return Now() + timedelta(seconds=seconds) if seconds else None
+
+
+def _text(value: Any) -> str:
+    """A text of an engine without what PostgreSQL has no place for: NUL and half characters."""
+    return str(value or "").replace("\0", "").encode("utf-8", "replace").decode()
+
+
+def _moment(text: Any) -> datetime:
+    """When an engine says that something happened; now when it does not say so properly."""
+    try:
+        found = parse_datetime(text) if isinstance(text, str) else None
+    except ValueError:
+        found = None
+    return found if found is not None and timezone.is_aware(found) else timezone.now()
 
 
 def _parse(line: bytes) -> Line:

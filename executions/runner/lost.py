@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from executions.errors import InvalidTransition, TransitionLost
 from executions.models import Execution
+from executions.models.execution import ExecutionQuerySet
 from executions.runner.intake import BadLine, Intake, LeaseLost
 from executions.status import Status
 
@@ -28,13 +29,20 @@ def recover_expired(worker: str, lease: timedelta) -> int:
     First the lease is taken over, by the database's clock and one compare-and-set: from then on its
     last holder is refused, should it come back, and no other runner does the same.
     """
-    expired = Execution.objects.filter(status=Status.RUNNING, lease_until__lt=Now())
-    recovered = 0
-    for pk, attempt, holder in list(expired.values_list("pk", "attempt", "lease_worker")):
-        taken = expired.filter(pk=pk, attempt=attempt, lease_worker=holder)
-        if taken.update(lease_worker=worker, lease_until=Now() + lease):
-            recovered += _recover(Execution.objects.get(pk=pk), str(RUNNER_LOST))
-    return recovered
+    lost = [execution for execution in list(_expired()) if take_over(execution, worker, lease)]
+    return sum(_recover(execution, str(RUNNER_LOST)) for execution in lost)
+
+
+def take_over(execution: Execution, worker: str, lease: timedelta) -> bool:
+    """Take an execution's lease if it is over and still with the runner that `execution` names."""
+    still_lost = _expired().filter(pk=execution.pk, attempt=execution.attempt, lease_worker=execution.lease_worker)
+    won = still_lost.update(lease_worker=worker, lease_until=Now() + lease)
+    execution.refresh_from_db()
+    return bool(won)
+
+
+def _expired() -> ExecutionQuerySet:
+    return Execution.objects.filter(status=Status.RUNNING, lease_until__lt=Now())
 
 
 def recover_mine(worker: str, *, is_blameless: bool) -> int:
