@@ -182,6 +182,12 @@ def to_answer(user: User) -> "models.QuerySet[Approval]":
     return Approval.objects.filter(execution__in=Execution.objects.editable_by(user).values("pk"))
 
 
+def require_open(approval: Approval) -> None:
+    """Raise `AlreadyAnswered` when it is decided or closed, or its time is over."""
+    if not Approval.objects.filter(_in_time(), pk=approval.pk).exists():
+        raise _too_late(approval)
+
+
 # --- Signed links -----------------------------------------------------------------------------------------
 
 
@@ -212,7 +218,9 @@ def from_token(token: str, *, answered_too: bool = False) -> tuple[Approval, Use
     user = User.objects.filter(pk=user_id).first()
     if approval is None or user is None or not can(user, Action.ANSWER, approval.execution):
         raise LinkDead(_("This link does not open anything any more."), hint=_("Sign in to see what you may answer."))
-    if not answered_too and not Approval.objects.filter(_in_time(), pk=approval.pk).exists():
-        too_late = _too_late(approval)
-        raise LinkDead(too_late.detail, hint=too_late.hint)
+    if not answered_too:
+        try:
+            require_open(approval)
+        except AlreadyAnswered as exc:
+            raise LinkDead(exc.detail, hint=exc.hint) from exc
     return approval, user

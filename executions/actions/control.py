@@ -1,5 +1,6 @@
 """Stopping, pausing and going on."""
 
+from crews.models import Crew
 from executions.errors import InvalidTransition
 from executions.models import Execution
 from executions.tasks import ring_soon
@@ -16,10 +17,11 @@ def stop(execution: Execution, by: User) -> Execution:
     return execution
 
 
-def stop_all(by: User) -> list[Execution]:
-    """Ask every active run that `by` may stop to stop: for admins all of them. Returns those that were asked."""
+def stop_all(by: User, *, crew: Crew | None = None) -> list[Execution]:
+    """Ask every active run (of `crew`) that `by` may stop to stop: for admins all of them. Returns those asked."""
     asked = []
-    for execution in Execution.objects.editable_by(by).active():
+    runs = Execution.objects.editable_by(by).active()
+    for execution in runs.filter(crew=crew) if crew else runs:
         try:
             asked.append(stop(execution, by))
         except InvalidTransition:

@@ -3,10 +3,11 @@
 from typing import Any
 
 from django.utils import timezone
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from crews.models import LLMModel
-from executions.models import Execution, ExecutionEvent, LLMCall, TaskRun
+from executions.models import Approval, Attempt, Execution, ExecutionEvent, LLMCall, TaskRun
 
 
 class TaskRunSerializer(serializers.ModelSerializer[TaskRun]):
@@ -19,8 +20,36 @@ class TaskRunSerializer(serializers.ModelSerializer[TaskRun]):
         model = TaskRun
         fields = [
             *("task_id", "name", "role", "status", "attempt", "started_at", "ended_at", "duration_seconds"),
-            *("output", "error"),
+            *("output", "error", "is_inherited"),
         ]
+
+
+class AttemptSerializer(serializers.ModelSerializer[Attempt]):
+    """One try at a run by one worker, and why it ended."""
+
+    class Meta:
+        model = Attempt
+        fields = ["number", "worker", "started_at", "ended_at", "outcome", "reason"]
+
+
+class ApprovalSerializer(serializers.ModelSerializer[Approval]):
+    """A question about a task's work, and what was decided."""
+
+    execution_id = serializers.UUIDField()
+    task_id = serializers.CharField(source="task")
+    answered_by_id = serializers.UUIDField(allow_null=True)
+    url = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Approval
+        fields = [
+            *("id", "execution_id", "task_id", "name", "role", "attempt", "round", "status", "output", "text"),
+            *("feedback", "requested_at", "expires_at", "answered_at", "answered_by_id", "answered_via", "url"),
+        ]
+        read_only_fields = fields
+
+    def get_url(self, approval: Approval) -> str:
+        return f"/api/approvals/{approval.pk}"
 
 
 class ExecutionSummarySerializer(serializers.ModelSerializer[Execution]):
@@ -28,6 +57,7 @@ class ExecutionSummarySerializer(serializers.ModelSerializer[Execution]):
 
     crew_id = serializers.UUIDField(allow_null=True)
     created_by_id = serializers.UUIDField(allow_null=True)
+    forked_from_id = serializers.UUIDField(allow_null=True)
     duration_seconds = serializers.FloatField(allow_null=True)
     llm_calls = serializers.IntegerField(source="llm_calls_count")
     url = serializers.SerializerMethodField()
@@ -36,9 +66,10 @@ class ExecutionSummarySerializer(serializers.ModelSerializer[Execution]):
         model = Execution
         fields: list[str] = [
             *("id", "crew_id", "name", "engine", "status", "priority", "trigger", "created_by_id", "attempt"),
-            *("max_attempts", "created_at", "started_at", "ended_at", "duration_seconds", "stop_requested_at"),
-            *("error_code", "error_message", "budget_usd", "llm_calls", "prompt_tokens", "completion_tokens"),
-            *("cost_usd", "unpriced_calls", "url"),
+            *("max_attempts", "recoveries", "created_at", "started_at", "ended_at", "duration_seconds"),
+            *("stop_requested_at", "pause_requested_at", "waiting_for", "error_code", "error_message"),
+            *("budget_usd", "budget_tokens", "llm_calls", "prompt_tokens", "completion_tokens", "cost_usd"),
+            *("unpriced_calls", "forked_from_id", "url"),
         ]
         read_only_fields = fields
 
@@ -51,17 +82,26 @@ class ExecutionSerializer(ExecutionSummarySerializer):
 
     error_steps = serializers.SerializerMethodField(help_text="What to do about the error.")
     place_in_queue = serializers.SerializerMethodField(help_text="1 for the next to start; null when not waiting.")
+    forked_task_id = serializers.CharField(source="forked_task", help_text="The task from which the fork runs anew.")
     tasks = TaskRunSerializer(source="task_runs", many=True)
+    attempts = AttemptSerializer(many=True)
+    open_approvals = serializers.SerializerMethodField(help_text="The questions that it waits for.")
 
     class Meta(ExecutionSummarySerializer.Meta):
         fields = [
             *ExecutionSummarySerializer.Meta.fields,
-            *("inputs", "final_output", "error_steps", "place_in_queue", "tasks"),
+            *("inputs", "final_output", "error_steps", "quarantine_reason", "place_in_queue", "needs_usd"),
+            *("needs_tokens", "reserved_usd", "reserved_tokens", "forked_task_id", "tasks", "attempts"),
+            "open_approvals",
         ]
         read_only_fields = fields
 
     def get_error_steps(self, execution: Execution) -> list[str]:
         return [str(step) for step in execution.failure.code.steps] if execution.failure else []
+
+    @extend_schema_field(ApprovalSerializer(many=True))
+    def get_open_approvals(self, execution: Execution) -> Any:
+        return ApprovalSerializer(execution.approvals.filter(status=Approval.Status.OPEN), many=True).data
 
     def get_place_in_queue(self, execution: Execution) -> int | None:
         return execution.place_in_queue()
@@ -82,6 +122,9 @@ class KickoffSerializer(serializers.Serializer[Any]):
     priority = serializers.IntegerField(min_value=1, max_value=9, required=False, default=5, help_text="9 goes first.")
     budget_usd = serializers.DecimalField(
         max_digits=12, decimal_places=6, min_value=0, required=False, allow_null=True, default=None
+    )
+    budget_tokens = serializers.IntegerField(
+        min_value=0, max_value=2**53, required=False, allow_null=True, default=None
     )
 
 

@@ -20,9 +20,11 @@ from rest_framework.viewsets import GenericViewSet
 from crews.models import Crew
 from executions import actions, events, live
 from executions.api import serializers
+from executions.api.base import person
+from executions.api.control import ControlMixin
 from executions.models import Execution
 from executions.status import Status
-from portal.accounts.models import Role, User
+from portal.accounts.models import Role
 from portal.accounts.permissions import Action, find
 from portal.lib.pagination import CursorPages
 from portal.lib.problems import Problem
@@ -48,12 +50,6 @@ class NewestCallsFirst(CursorPages):
     ordering = "-id"
 
 
-def person(request: Request) -> User:
-    """Who asks; `DeclaredAccess` has made sure that it is a user."""
-    assert isinstance(request.user, User)  # noqa: S101 - narrows the type
-    return request.user
-
-
 def after_of(request: Request) -> int:
     """The `?after=` of a request. Raises `Problem` when it is no number."""
     raw = request.query_params.get("after", "0")
@@ -71,11 +67,9 @@ class ExecutionFilter(filters.FilterSet):
         fields = ["status", "crew_id", "trigger", "engine", "priority", "created_by"]
 
 
-class ExecutionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[Execution]):
+class ExecutionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ControlMixin):
     """Runs that you may see: your own, those of your projects, or all for admins."""
 
-    read_role = Role.VIEWER
-    write_role = Role.USER
     queryset = Execution.objects.none()
     filterset_class = ExecutionFilter
     search_fields = ["name"]
@@ -91,16 +85,6 @@ class ExecutionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Generic
 
     def get_object(self) -> Execution:
         return self.found(Action.SEE)
-
-    def found(self, action: Action) -> Execution:
-        return find(Execution.objects.all(), person(self.request), action, pk=self.kwargs["pk"])
-
-    @extend_schema(request=None, responses={202: serializers.ExecutionSerializer})
-    @action(detail=True, methods=["post"])
-    def stop(self, request: Request, pk: str) -> Response:
-        """Ask the run to stop. It obeys within two seconds; what was finished is kept."""
-        execution = actions.stop(execution=self.found(Action.STOP), by=person(request))
-        return Response(serializers.ExecutionSerializer(execution).data, status=status.HTTP_202_ACCEPTED)
 
     @extend_schema(parameters=[AFTER], responses=serializers.EventsSerializer, filters=False)
     @action(detail=True, pagination_class=None, filter_backends=[])
@@ -180,11 +164,8 @@ class CrewStopView(CrewRunView):
     @extend_schema(operation_id="crews_stop", request=None, responses={202: serializers.StoppedSerializer})
     def post(self, request: Request, crew_id: str) -> Response:
         """Ask every active run of the crew that you may stop to stop."""
-        crew, by = self.crew(), person(request)
-        runs = list(Execution.objects.editable_by(by).active().filter(crew=crew))
-        for execution in runs:
-            actions.stop(execution=execution, by=by)
-        answer = serializers.StoppedSerializer({"stopped": [run.pk for run in runs]})
+        stopped = actions.stop_all(person(request), crew=self.crew())
+        answer = serializers.StoppedSerializer({"stopped": [run.pk for run in stopped]})
         return Response(answer.data, status=status.HTTP_202_ACCEPTED)
 
 

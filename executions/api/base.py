@@ -1,0 +1,33 @@
+"""What the API's views of runs have in common."""
+
+from typing import Any
+
+from rest_framework.request import Request
+
+from executions.models import Execution
+from portal.accounts.models import Role, User
+from portal.accounts.permissions import Action, find
+from portal.lib.pagination import CursorPages
+
+
+def person(request: Request) -> User:
+    """Who asks; `DeclaredAccess` has made sure that it is a user."""
+    assert isinstance(request.user, User)  # noqa: S101 - narrows the type
+    return request.user
+
+
+class OfRun:
+    """Of views whose `pk` is a run's: viewers read, users write, and what a person may not see is not there."""
+
+    read_role = Role.VIEWER
+    write_role = Role.USER
+    request: Any
+    kwargs: Any
+
+    def found(self, action: Action) -> Execution:
+        """The run, if whoever asks may do `action` with it. Raises `Http404` and `PermissionDenied`."""
+        return find(Execution.objects.all(), person(self.request), action, pk=self.kwargs["pk"])
+
+
+class NewestQuestionsFirst(CursorPages):
+    ordering = "-requested_at"
