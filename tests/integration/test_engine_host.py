@@ -1,7 +1,10 @@
 """The host of engines and its client: what a run is given, and that nothing of it survives its end."""
 
 import asyncio
+import json
+import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,8 +13,9 @@ import psutil
 import pytest
 
 from executions.engines import client, sweep
+from executions.engines.protocol import EXIT_NO_OUTPUT, MAX_LINE_BYTES, RunSpec
 from tests.deadlines import DEADLINE, wait_for, wait_for_async
-from tests.engines import Ended, carry, code_spec, engine_host, lines_of, run_spec
+from tests.engines import Ended, EngineHost, carry, code_spec, engine_host, lines_of, run_spec
 
 # Starts a helper in the run's group and one that leaves it, then stays.
 ESCAPE = """
@@ -190,6 +194,90 @@ async def test_the_bell_rings_for_what_is_written(host, tmp_path):
     assert seen[0] < 3  # heard before the end
     assert len(lines_of(tmp_path)) == 4
     run.close()
+
+
+async def test_a_flood_of_events_loses_none_and_a_kill_ends_it(host, tmp_path):
+    code = "for n in range(60_000): output.event('log', data={'n': n, 'text': 'x' * 100})\nresult = 'done'"
+    ended = await carry(host, code_spec(code), tmp_path / "1")
+    assert [line["data"]["n"] for line in ended.events()] == list(range(60_000))
+    assert ended.result == "done"
+    endless = code_spec("while True: output.event('log', data={'text': 'x' * 100})")
+    run = await client.start(host.socket, endless, tmp_path / "2")
+    await asyncio.wait_for(run.rang(), DEADLINE)
+    run.kill()
+    assert await asyncio.wait_for(run.wait(), DEADLINE) == client.Exit(signal=signal.SIGKILL)
+    run.close()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "result = 'x' * 100_000_000",
+        "output.event('task.completed', task='1', data={'output': 'x' * 100_000_000})",
+        "raise Exception('x' * 100_000_000)",
+    ],
+)
+async def test_a_hundred_megabytes_of_output_are_a_failure_with_a_sentence(host, tmp_path, code):
+    ended = await carry(host, code_spec(code), tmp_path)
+    assert ended.exit == client.Exit(code=1)
+    assert ended.failure["message"].startswith(("The answer is too long to be kept: 95.4 MB", "Exception: xxx"))
+    assert (tmp_path / "events.jsonl").stat().st_size < MAX_LINE_BYTES
+
+
+@pytest.mark.slow
+async def test_more_events_than_a_file_may_have_end_the_process_after_a_whole_line(host, tmp_path):
+    code = f"while True: output.event('log', data={{'text': 'x' * {250_000}}})"
+    ended_with = await _exit_of(host, code_spec(code), tmp_path)
+    assert ended_with == client.Exit(code=EXIT_NO_OUTPUT)
+    whole = (tmp_path / "events.jsonl").read_bytes().split(b"\n")[:-1]
+    assert all(json.loads(line)["kind"] == "event" for line in whole[-3:])
+
+
+async def test_a_full_disk_ends_the_process_and_not_in_silence(host, tmp_path, small_disk):
+    code = """
+        n = 0
+        while True:
+            output.event('log', data={'n': n, 'text': 'x' * 1000})
+            n += 1
+    """
+    assert await _exit_of(host, code_spec(code), small_disk) == client.Exit(code=EXIT_NO_OUTPUT)
+    *whole, _torn = (small_disk / "events.jsonl").read_bytes().split(b"\n")
+    assert [json.loads(line)["data"]["n"] for line in whole] == list(range(len(whole)))
+    assert len(whole) > 100
+
+
+async def test_a_log_that_cannot_be_written_is_no_obstacle_to_the_last_word(host, tmp_path, small_disk):
+    (small_disk / "filler").write_bytes(b"x" * (small_disk_free(small_disk) - 16_384))
+    code = "import sys\nwhile True: print('x' * 1000)"
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "engine.log").symlink_to(small_disk / "engine.log")
+    ended = await carry(host, code_spec(code), folder)
+    assert "No space left" in ended.failure["message"]
+
+
+async def _exit_of(host: EngineHost, spec: RunSpec, folder: Path) -> client.Exit:
+    run = await client.start(host.socket, spec, folder)
+    end = await asyncio.wait_for(run.wait(), DEADLINE)
+    run.close()
+    return end
+
+
+def small_disk_free(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    order = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=711", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(order, capture_output=True, check=False).returncode != 0:
+        pytest.skip("only root may mount a disk here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 async def test_a_host_survives_what_it_does_not_understand(host, tmp_path):
