@@ -13,6 +13,8 @@ from crews.models import Agent, Crew, CrewInput, LLMModel, LLMProvider, Task, To
 from portal.accounts.models import User, Visibility
 from portal.lib.forms import Styled, add_errors
 
+QUESTIONS = ("approval_timeout_seconds", "approval_reminder_seconds")
+
 
 def model_choices(empty: Any = None) -> list[tuple[Any, Any]]:
     """The catalog for a select: what can be used now first, then the rest with the reason why not. One query."""
@@ -48,6 +50,7 @@ class CrewForm(Styled, forms.ModelForm):
         fields = [
             "name", "description", "process", "manager_agent", "manager_llm_model",
             "max_duration_seconds", "task_timeout_seconds", "max_llm_calls",
+            "approval_timeout_seconds", "approval_reminder_seconds",
         ]  # fmt: skip
         widgets = {
             "process": forms.RadioSelect,
@@ -69,7 +72,7 @@ class CrewForm(Styled, forms.ModelForm):
         elif not may_share:
             del self.fields["is_shared"]
         if self.is_new:
-            for name in ("max_duration_seconds", "task_timeout_seconds", "max_llm_calls", "is_active"):
+            for name in ("max_duration_seconds", "task_timeout_seconds", "max_llm_calls", "is_active", *QUESTIONS):
                 del self.fields[name]
 
     @property
@@ -170,6 +173,10 @@ class TaskForm(Styled, forms.ModelForm):
         help_texts = {
             "expected_output": _("Say how the answer should look: headings, length, form."),
             "async_execution": _("The next task does not wait for this one."),
+            "human_input": _(
+                "The run waits here until somebody has approved the output, edited it or sent it back. "
+                "No worker is held meanwhile."
+            ),
         }
 
     def __init__(self, *args: Any, crew: Crew, **kwargs: Any) -> None:
@@ -191,8 +198,6 @@ class TaskForm(Styled, forms.ModelForm):
             del self.fields["context"]
         if crew.process != Crew.Process.SEQUENTIAL:
             del self.fields["async_execution"]
-        if not task.human_input:
-            del self.fields["human_input"]  # nobody can be asked yet; who set it elsewhere can take it back
 
     def save_task(self) -> Task | None:
         """Save the task; None (and errors on the form) when the crew as a whole forbids it."""

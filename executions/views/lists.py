@@ -1,13 +1,14 @@
 """All runs that a person may see."""
 
 import uuid
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
 from crews.models import Crew
-from executions.models import Execution
+from executions.models import Execution, Worker
 from executions.status import ACTIVE, Status
 from portal.accounts.models import Role
 from portal.accounts.permissions import allow
@@ -36,9 +37,22 @@ def run_list(request: HttpRequest) -> HttpResponse:
         "status": status,
         "crew": crew,
         "crews": crews.only("name")[:CREWS],
-        "statuses": [Status.COMPLETED, Status.FAILED, Status.STOPPED],
+        "statuses": [Status.WAITING, Status.PAUSED, Status.COMPLETED, Status.FAILED, Status.STOPPED],
+        "active": Execution.objects.editable_by(request.user).active().exists(),
+        **queue_of(),
     }
     return render(request, "executions/run_list.html", context)
+
+
+def queue_of() -> dict[str, Any]:
+    """What holds up runs that wait to start: how many there are, and whether a worker would take them. Two queries."""
+    workers = list(Worker.objects.alive())
+    return {
+        "queued": Execution.objects.filter(status=Status.PENDING).count(),
+        "has_worker": bool(workers),
+        "draining": [worker for worker in workers if worker.is_draining],
+        "is_draining": bool(workers) and all(worker.is_draining for worker in workers),
+    }
 
 
 def _is_uuid(text: str) -> bool:

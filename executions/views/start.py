@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods
 
 from crews.models import Crew
 from crews.validation import problems_of
-from executions import actions
+from executions import actions, estimates
 from executions.forms import RunForm
 from executions.models import Execution, Worker
 from portal.accounts.models import Role, User
@@ -33,6 +33,8 @@ def crew_run(request: HttpRequest, pk: Any) -> HttpResponse:
                 by=request.user,
                 model=form.cleaned_data["model"],
                 priority=form.cleaned_data["priority"],
+                budget_usd=form.cleaned_data["budget_usd"],
+                budget_tokens=form.cleaned_data["budget_tokens"],
             )
         except Problem as problem:
             form.show(problem)
@@ -46,6 +48,7 @@ def crew_run(request: HttpRequest, pk: Any) -> HttpResponse:
         "may_change": can(request.user, Action.CHANGE, crew),
         "has_worker": Worker.objects.alive().exists(),
         "tasks": crew.tasks.select_related("agent"),
+        "estimate": estimates.of(crew),
     }
     return render(request, "executions/crew_run.html", context, status=422 if request.method == "POST" else 200)
 

@@ -14,10 +14,16 @@ def site(request: HttpRequest) -> dict[str, Any]:
     theme = request.COOKIES.get(THEME_COOKIE, "")
     return {
         "portal_version": settings.VERSION,
-        "section": request.path.split("/")[1] or "dashboard",
+        "section": _section(request.path),
         "theme": theme if theme in THEMES else "",
         "languages": [
             (code, translation.get_language_info(code)["name_local"], code == translation.get_language())
             for code, _name in settings.LANGUAGES
         ],
     }
+
+
+def _section(path: str) -> str:
+    """The first part of an address; of the settings the first two."""
+    parts = path.strip("/").split("/")
+    return "/".join(parts[: 2 if parts[0] == "settings" else 1]) or "dashboard"

@@ -155,8 +155,21 @@ root.addEventListener("htmx:oobBeforeSwap", (event) => {
   }
   const same = "version" in target.dataset && target.dataset.version === fresh.dataset?.version;
   if (same) event.detail.shouldSwap = false;
-  else for (const open of target.querySelectorAll("details[id][open]")) fragment.querySelector(`#${CSS.escape(open.id)}`)?.setAttribute("open", "");
+  else keep(target, fragment);
 });
+
+// A piece that is replaced takes along what the reader opened, chose and typed in it.
+function keep(old, fresh) {
+  const twin = (element) => fresh.querySelector(`#${CSS.escape(element.id)}`);
+  for (const open of old.querySelectorAll("details[id][open]")) twin(open)?.setAttribute("open", "");
+  for (const field of old.querySelectorAll("input[id], textarea[id], select[id]")) {
+    const other = twin(field);
+    if (!other) continue;
+    const first = field.matches("select") ? field.querySelector("[selected]")?.value : field.defaultValue;
+    if (field.type === "radio") other.checked = field.checked;
+    else if (field.value !== first) other.value = field.value;
+  }
+}
 
 root.addEventListener("htmx:oobAfterSwap", () => {
   for (const task of texts.keys()) put(task);

@@ -9,7 +9,7 @@ from django import template
 from django.utils import formats, timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.timesince import timesince
+from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -44,6 +44,15 @@ def ago(at: datetime | None) -> SafeString:
     text = _("just now") if seconds < JUST_NOW_SECONDS else _("%(time)s ago") % {"time": timesince(at, depth=1)}
     title = formats.date_format(timezone.localtime(at), "DATETIME_FORMAT")
     return format_html('<time datetime="{}" title="{}" data-moment>{}</time>', at.isoformat(), title, text)
+
+
+@register.simple_tag
+def due(at: datetime) -> SafeString:
+    """How much time is left until a moment, as `<time>`."""
+    now = timezone.now()
+    text = _("%(time)s left") % {"time": timeuntil(at, now, depth=1)} if at > now else _("time is over")
+    title = formats.date_format(timezone.localtime(at), "DATETIME_FORMAT")
+    return format_html('<time datetime="{}" title="{}">{}</time>', at.isoformat(), title, text)
 
 
 @register.simple_tag
@@ -125,6 +134,12 @@ def dollars(value: Decimal | None) -> str:
     if value < Decimal("0.0001"):
         return "< $0.0001"
     return f"${value:.4f}" if value < 1 else f"${value:,.2f}"
+
+
+@register.filter
+def amount(value: Decimal | int | None, unit: str) -> str:
+    """Money (`usd`) or tokens."""
+    return dollars(None if value is None else Decimal(value)) if unit == "usd" else number(value)  # type: ignore[arg-type]
 
 
 @register.filter

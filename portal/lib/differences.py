@@ -1,0 +1,66 @@
+"""What changed between two texts, for people to see."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Literal
+
+Kind = Literal["same", "added", "removed"]
+# Comparing takes time with the product of the lengths: beyond these a changed part is shown as a whole.
+MOST_LINES = 2_000
+MOST_WORDS = 600
+_WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of text that is in both, only in the new, or only in the old."""
+
+    kind: Kind
+    text: str
+
+
+def differences(old: str, new: str) -> list[Piece]:
+    """The way from `old` to `new`: by lines, and by words within lines that changed."""
+    pieces: list[Piece] = []
+    for piece in _by_lines(old.splitlines(keepends=True), new.splitlines(keepends=True)):
+        if pieces and pieces[-1].kind == piece.kind:
+            pieces[-1] = Piece(piece.kind, pieces[-1].text + piece.text)
+        elif piece.text:
+            pieces.append(piece)
+    return pieces
+
+
+def _by_lines(old: list[str], new: list[str]) -> Iterator[Piece]:
+    if max(len(old), len(new)) > MOST_LINES:
+        same = old == new
+        yield Piece("same" if same else "removed", "".join(old))
+        yield Piece("added", "" if same else "".join(new))
+        return
+    for kind, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if kind == "replace":
+            yield from _by_words("".join(old[a:b]), "".join(new[c:d]))
+        else:
+            yield from _step(kind, "".join(old[a:b]), "".join(new[c:d]))
+
+
+def _by_words(old: str, new: str) -> Iterator[Piece]:
+    before, after = _WORDS.findall(old), _WORDS.findall(new)
+    matcher = SequenceMatcher(None, before, after, autojunk=False)
+    # Two texts with little in common are read more easily one after the other.
+    if max(len(before), len(after)) > MOST_WORDS or matcher.ratio() < 0.3:
+        yield from _step("replace", old, new)
+        return
+    for kind, a, b, c, d in matcher.get_opcodes():
+        yield from _step(kind, "".join(before[a:b]), "".join(after[c:d]))
+
+
+def _step(kind: str, old: str, new: str) -> Iterator[Piece]:
+    if kind == "equal":
+        yield Piece("same", old)
+        return
+    if kind != "insert":
+        yield Piece("removed", old)
+    if kind != "delete":
+        yield Piece("added", new)
