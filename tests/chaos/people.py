@@ -104,7 +104,7 @@ class People:
             elif status == "paused":
                 paused_at = paused_at or time.monotonic()
                 if time.monotonic() - paused_at >= plan.pause_for:
-                    self.ask(family, "POST", f"executions/{self._id(row)}/resume", 200, 202)
+                    self.ask(family, "POST", f"executions/{self._id(row)}/resume", 202)
                     paused_at = None
             elif status in ENDED and not self._goes_on(family, status, acted):
                 family.is_settled = True
@@ -159,7 +159,7 @@ class People:
         if action in {"pause", "pause at once"}:
             if status == "running":
                 family.pauses += 1
-                self.ask(family, "POST", f"{path}/pause", 200, 202, json={"at_once": action == "pause at once"})
+                self.ask(family, "POST", f"{path}/pause", 202, json={"at_once": action == "pause at once"})
                 return True
             return status in ENDED
         if action in {"stop", "stop and retry"}:
@@ -174,7 +174,7 @@ class People:
     def _stop(self, family: Family) -> None:
         family.stops += 1
         execution = uuid.UUID(hex=family.executions[-1])
-        self.ask(family, "POST", f"executions/{execution}/stop", 200, 202)
+        self.ask(family, "POST", f"executions/{execution}/stop", 202)
 
     def _goes_on(self, family: Family, status: str, acted: bool) -> bool:
         """Whether a run that has ended is followed by something: a fork, or once a retry."""
@@ -183,7 +183,7 @@ class People:
         if family.plan.action == "stop and retry" and status != "completed" and not family.retries:
             family.retries += 1
             execution = uuid.UUID(hex=family.executions[-1])
-            self.ask(family, "POST", f"executions/{execution}/retry", 200, 202)
+            self.ask(family, "POST", f"executions/{execution}/retry", 202)
             return True
         return False
 
@@ -194,25 +194,25 @@ class People:
         return len(left) <= 1
 
     def _change_models(self, family: Family, row: dict[str, Any]) -> bool:
-        path = f"executions/{self._id(row)}/role-models"
-        keys = [role["key"] for role in self.scene.database.of("executions_rolemodel", [row["id"]])]
-        if row["status"] in ENDED:
-            return True
-        self.ask(family, "POST", path, 200, 202, json={"models": {keys[-1]: "other"}})
+        """Give the last role another model. Of a run that has ended nothing changes."""
+        roles = [role["role"] for role in self.scene.database.of("executions_rolemodel", [row["id"]])]
+        body = {"mappings": [{"role_name": roles[-1], "llm_model": "other"}]}
+        self.ask(family, "POST", f"executions/{self._id(row)}/role-llm-mapping", 200, json=body)
         return True
 
     def _fork(self, family: Family, row: dict[str, Any]) -> bool:
         tasks = self.scene.database.of("executions_taskrun", [row["id"]], order="position")
         task = tasks[int(family.plan.action_at * 100) % len(tasks)]
-        body = {"task": task["task"], "tasks": {task["task"]: {"description": f"Anew: {family.plan.mark}"}}}
-        answer = self.ask(family, "POST", f"executions/{self._id(row)}/fork", 201, 202, json=body)
-        if answer is not None and answer.status_code in {201, 202}:
+        edit = {"task_id": task["task"], "description": f"Anew: {family.plan.mark}"}
+        body = {"task_id": task["task"], "tasks": [edit]}
+        answer = self.ask(family, "POST", f"executions/{self._id(row)}/fork", 202, json=body)
+        if answer is not None and answer.status_code == 202:
             self._joined(family, uuid.UUID(answer.json()["execution_id"]).hex)
         return True
 
     def _attend(self, family: Family, row: dict[str, Any]) -> None:
         if row["waiting_for"] == "budget":
-            self.ask(family, "POST", f"executions/{self._id(row)}/budget", 200, 202, json=LARGE_BUDGET)
+            self.ask(family, "PATCH", f"executions/{self._id(row)}", 200, json=LARGE_BUDGET)
             return
         for approval in self.scene.database.of("executions_approval", [row["id"]]):
             if approval["status"] == "open":
