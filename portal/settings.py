@@ -275,6 +275,7 @@ SPECTACULAR_SETTINGS = {
         "ExecutionStatus": "executions.status.Status",
         "TaskRunStatus": "executions.models.TaskRun.Status",
         "LLMCallStatus": "executions.models.LLMCall.Status",
+        "ApprovalStatus": "executions.models.Approval.Status",
     },
 }
 
