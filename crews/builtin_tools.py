@@ -15,6 +15,8 @@ MAX_NUMBER = 1e300
 MAX_EXPONENT = 1000
 MAX_FILE_BYTES = 1_000_000
 MAX_TEXT = 20_000  # characters handed to a model
+MAX_NOTE = 2_000  # characters
+LEAVE_NOTE = "leave_note"
 
 
 class ToolError(Exception):
@@ -23,12 +25,16 @@ class ToolError(Exception):
 
 @dataclass(frozen=True)
 class BuiltinTool:
-    """`parameters` is the JSON schema of the arguments that `run` takes, beside the folder of the run's input files."""
+    """`parameters` is the JSON schema of the arguments that `run` takes, beside the folder of the run's input files.
+
+    A tool that `has_effects` changes something: it is not called twice for one request of a run.
+    """
 
     name: str
     description: str
     parameters: dict[str, Any]
     run: Callable[[dict[str, Any], Path], str]
+    has_effects: bool = False
 
 
 # --- calculator ---------------------------------------------------------------------------------
@@ -150,6 +156,19 @@ def _decode(raw: bytes) -> str:
     return raw.decode("utf-8", errors="replace")
 
 
+# --- leave_note ---------------------------------------------------------------------------------
+
+
+def _leave_note(arguments: dict[str, Any], inputs_folder: Path) -> str:
+    """Looks at the note; whoever calls the tool puts it into the run's log."""
+    message = str(arguments.get("message", "")).strip()
+    if not message:
+        raise ToolError(_("Give the note's text as “message”."))
+    if len(message) > MAX_NOTE:
+        raise ToolError(_("The note is too long: at most %(most)s characters.") % {"most": MAX_NOTE})
+    return _("The note was left.")
+
+
 BUILTIN: dict[str, BuiltinTool] = {
     tool.name: tool
     for tool in (
@@ -180,6 +199,18 @@ BUILTIN: dict[str, BuiltinTool] = {
                 "additionalProperties": False,
             },
             run=_read_input_file,
+        ),
+        BuiltinTool(
+            name=LEAVE_NOTE,
+            description="Leaves a short note for the people who watch this run.",
+            parameters={
+                "type": "object",
+                "properties": {"message": {"type": "string", "description": "The note", "maxLength": MAX_NOTE}},
+                "required": ["message"],
+                "additionalProperties": False,
+            },
+            run=_leave_note,
+            has_effects=True,
         ),
     )
 }

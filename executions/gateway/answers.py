@@ -10,6 +10,7 @@ from executions.errors import ErrorCode
 from executions.gateway import faults
 
 DONE = b"data: [DONE]\n\n"
+HEAD = ("id", "created", "model", "system_fingerprint")  # what all chunks of an answer say alike
 MAX_EVENT = 8_000_000  # bytes of one event; more is no answer of a model
 
 
@@ -100,7 +101,7 @@ def pieces_of(completion: dict[str, Any]) -> list[Piece]:
     choices = completion.get("choices")
     if not isinstance(choices, list):
         raise bad_stream("the answer is malformed")
-    base: dict[str, Any] = {key: completion[key] for key in ("id", "created", "model") if key in completion}
+    base: dict[str, Any] = {key: completion[key] for key in HEAD if key in completion}
     base["object"] = "chat.completion.chunk"
     pieces = []
     for choice in choices:
@@ -110,6 +111,8 @@ def pieces_of(completion: dict[str, Any]) -> list[Piece]:
         index, finish = choice.get("index", 0), choice.get("finish_reason") or "stop"
         for part, reason in ((delta, None), ({}, finish)):
             chunk = {**base, "choices": [{"index": index, "delta": part, "finish_reason": reason}]}
+            if part and choice.get("logprobs"):
+                chunk["choices"][0]["logprobs"] = choice["logprobs"]
             pieces.append(Piece(event(chunk), chunk))
     if usage := completion.get("usage"):
         chunk = {**base, "choices": [], "usage": usage}
@@ -202,9 +205,7 @@ class Answer:
         for piece in pieces:
             chunk = piece.chunk
             if not self.head and chunk.get("id"):
-                self.head = {
-                    key: chunk[key] for key in ("id", "created", "model", "system_fingerprint") if key in chunk
-                }
+                self.head = {key: chunk[key] for key in HEAD if key in chunk}
             if usage := chunk.get("usage"):
                 self.usage = usage
             for part in chunk.get("choices") or ():

@@ -14,30 +14,35 @@ import logging
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from django.conf import settings
+from django.db import DatabaseError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from executions.engines.protocol import HEADER_ROLE, HEADER_TASK
-from executions.gateway import ledger, tokens
-from executions.gateway.catalog import Caller, Run
+from executions.engines.protocol import HEADER_ORDINAL, HEADER_ROLE, HEADER_TASK
+from executions.gateway import journal, tokens
+from executions.gateway.catalog import ROLE, Caller, Run, Target, is_wanted
 from executions.gateway.client import Client
-from executions.gateway.exchange import Exchange, Order
+from executions.gateway.exchange import Exchange
 from executions.gateway.faults import Refusal
+from executions.gateway.orders import Order
 from executions.gateway.state import State, needs_litellm
-from executions.gateway.tools import Tools
+from executions.gateway.tools import ToolOrder, Tools
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY = 32_000_000  # bytes
+DRAIN_CHECK_SECONDS = 1.0  # how often it is looked whether an answer that nobody waits for is still wanted
 _TASK = HEADER_TASK.lower().encode()
 _ROLE = HEADER_ROLE.lower().encode()
+_ORDINAL = HEADER_ORDINAL.lower().encode()
 
 
 def application() -> Starlette:
@@ -55,8 +60,7 @@ def application() -> Starlette:
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     state = app.state.gateway = State()
     app.state.tools = Tools(state)
-    if closed := await state.write(ledger.close_orphans):
-        logger.warning("closed %s calls that an earlier gateway left open", closed)
+    await state.open()
     loading = state.background(state.litellm.load()) if await state.write(needs_litellm) else None
     try:
         yield
@@ -78,11 +82,24 @@ def _caller(headers: dict[bytes, bytes]) -> Caller:
         raise Refusal(401, "invalid_token", "This token was not issued here.") from None
 
 
-def _who(headers: dict[bytes, bytes], run: Run, role: str = "") -> tuple[str, str]:
-    """Task and role that a request says it is for; unknown roles stay out of the ledger."""
-    task = headers.get(_TASK, b"").decode("latin-1")[:40]
-    key = headers.get(_ROLE, b"").decode("latin-1")
-    return task, run.roles.get(key, (role, ""))[0]
+@dataclass(frozen=True)
+class _Who:
+    """For whom a request says it is. An unknown role stays out of the ledger."""
+
+    task: str
+    role: str
+    agent: str  # the role's key
+    ordinal: int | None
+
+    @classmethod
+    def of(cls, headers: dict[bytes, bytes], run: Run, model: str = "") -> "_Who":
+        task = headers.get(_TASK, b"").decode("latin-1")[:40]
+        key = headers.get(_ROLE, b"").decode("latin-1")
+        named = model.removeprefix(ROLE) if model.startswith(ROLE) else ""
+        agent = key if key in run.roles else named
+        number = headers.get(_ORDINAL, b"")
+        ordinal = min(int(number[:12]), journal.MAX_ORDINAL) if number.isdigit() else None
+        return cls(task, run.roles.get(agent, ("", ""))[0], agent, ordinal)
 
 
 async def _json_body(request: Request) -> dict[str, Any]:
@@ -106,10 +123,26 @@ class _ChatCompletions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        work = asyncio.ensure_future(self._answer(request, await self._read(request, send), send))
+        body = await self._read(request, send)
+        if body is None:
+            return
+        state: State = request.app.state.gateway
+        call_id = uuid.uuid4()
+        client = Client(send, streams=bool(body.get("stream")), call_id=str(call_id))
+        try:
+            order, chain = await self._order(request, body, call_id)
+        except Refusal as refusal:
+            await client.fail(refusal.status, refusal.body())
+            return
+        exchange = Exchange(state, order, client)
+        work = asyncio.ensure_future(exchange.run(chain))
         gone = asyncio.ensure_future(_until_gone(receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            client.gone = gone.done()
+            # If the engine died, its next attempt asks for the answer that is on its way.
+            while not work.done() and exchange.may_go_on and await _is_wanted(state, order.caller.execution):
+                await asyncio.wait((work,), timeout=DRAIN_CHECK_SECONDS)
         finally:
             gone.cancel()
             if not work.done():
@@ -128,26 +161,37 @@ class _ChatCompletions:
             pass
         return None
 
-    async def _answer(self, request: Request, body: dict[str, Any] | None, send: Send) -> None:
-        if body is None:
-            return
+    async def _order(self, request: Request, body: dict[str, Any], call_id: uuid.UUID) -> tuple[Order, list[Target]]:
+        """What a request asks for, and the models to try. Raises `Refusal`."""
         state: State = request.app.state.gateway
         headers = dict(request.scope["headers"])
-        call_id = uuid.uuid4()
-        client = Client(send, streams=bool(body.get("stream")), call_id=str(call_id))
-        try:
-            caller = _caller(headers)
-            messages = body.get("messages")
-            if not isinstance(messages, list) or not messages or not all(_is_message(m) for m in messages):
-                raise Refusal(400, "invalid_input", "“messages” must be a list of messages.", param="messages")
-            run = await state.directory.run(caller)
-            chain, role = await state.directory.resolve(run, str(body.get("model") or ""))
-        except Refusal as refusal:
-            await client.fail(refusal.status, refusal.body())
-            return
-        task, role = _who(headers, run, role)
-        order = Order(caller=caller, run=run, task=task, role=role, body=body, call_id=call_id)
-        await Exchange(state, order, client).run(chain)
+        caller = _caller(headers)
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages or not all(_is_message(m) for m in messages):
+            raise Refusal(400, "invalid_input", "“messages” must be a list of messages.", param="messages")
+        run = await state.directory.run(caller)
+        model = str(body.get("model") or "")
+        chain = await state.directory.resolve(run, model)
+        who = _Who.of(headers, run, model)
+        order = Order(
+            caller=caller,
+            run=run,
+            task=who.task,
+            role=who.role,
+            agent=who.agent,
+            ordinal=who.ordinal,
+            body=body,
+            call_id=call_id,
+        )
+        return order, chain
+
+
+async def _is_wanted(state: State, execution: uuid.UUID) -> bool:
+    """Whether a later attempt may ask for the answer that is under way."""
+    try:
+        return await state.db(is_wanted, execution)
+    except DatabaseError:
+        return True  # nobody knows; it is looked again in a second
 
 
 def _is_message(message: Any) -> bool:
@@ -177,9 +221,19 @@ async def _tool(request: Request) -> Response:
     arguments = (await _json_body(request)).get("arguments", {})
     if not isinstance(arguments, dict):
         raise Refusal(400, "invalid_input", "“arguments” must be an object.", param="arguments")
-    task, role = _who(headers, await state.directory.run(caller))
-    result = await request.app.state.tools.call(caller, request.path_params["name"], arguments, task=task, role=role)
-    return _json({"result": result})
+    run = await state.directory.run(caller)
+    who = _Who.of(headers, run)
+    order = ToolOrder(
+        caller=caller,
+        name=request.path_params["name"],
+        arguments=arguments,
+        task=who.task,
+        role=who.role,
+        agent=who.agent,
+        ordinal=who.ordinal,
+        has_past=run.has_past,
+    )
+    return _json({"result": await request.app.state.tools.call(order)})
 
 
 async def _health(request: Request) -> Response:

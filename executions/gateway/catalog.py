@@ -10,9 +10,10 @@ from django.conf import settings
 
 from crews.models import LLMModel, LLMProvider
 from crews.models.catalog import LLMFallback
+from executions import budgets
 from executions.gateway.faults import Refusal
 from executions.models import Execution, RoleModel
-from executions.status import Status
+from executions.status import ACTIVE, Status
 from portal.lib.dbthreads import DatabaseThreads
 
 ROLE = "role:"
@@ -32,6 +33,7 @@ class Target:
     defaults: dict[str, Any]
     native_tools: bool
     max_concurrency: int
+    context_window: int
     price_in: Decimal | None
     price_out: Decimal | None
     why_not_runnable: str
@@ -46,6 +48,7 @@ class Target:
     def of(cls, model: LLMModel) -> "Target":
         provider = model.provider
         embedded = provider.kind == LLMProvider.Kind.EMBEDDED
+        price_in, price_out = budgets.prices_of(model)
         return cls(
             id=model.pk,
             provider=provider.name,
@@ -56,11 +59,16 @@ class Target:
             defaults=model.defaults,
             native_tools=model.native_tools,
             max_concurrency=model.max_concurrency,
-            price_in=model.price_in,
-            price_out=model.price_out,
+            context_window=model.context_window,
+            price_in=price_in,
+            price_out=price_out,
             why_not_runnable=model.why_not_runnable,
             created=int(model.created_at.timestamp()),
         )
+
+
+class StaleRoles(Exception):
+    """The run has other models or limits than those that were read: read again."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +81,16 @@ class Caller:
 
 @dataclass(frozen=True)
 class Run:
-    """What the gateway needs to know of a running attempt. `roles`: agent key → (role, catalog id)."""
+    """What the gateway needs to know of a running attempt. `roles`: agent key → (role, catalog id).
+
+    `has_past`: requests may have been answered before it began, so the journal is looked into first.
+    """
 
     user: uuid.UUID | None
     roles: dict[str, tuple[str, str]]
+    roles_version: int
+    limits: budgets.Limits
+    has_past: bool
     read_at: float
 
 
@@ -118,15 +132,20 @@ class Directory:
             self._runs[caller] = run = await self._db(read_run, caller)
         return run
 
-    async def resolve(self, run: Run, model: str) -> tuple[list[Target], str]:
-        """The models to try for what a request calls `model`, and the role it names. Raises `Refusal`."""
-        role, name = "", model
+    async def run_anew(self, caller: Caller) -> Run:
+        """The caller's run as it is now. Raises `Refusal`."""
+        self._runs.pop(caller, None)
+        return await self.run(caller)
+
+    async def resolve(self, run: Run, model: str) -> list[Target]:
+        """The models to try for what a request calls `model`. Raises `Refusal`."""
+        name = model
         if model.startswith(ROLE):
-            role, name = run.roles.get(model.removeprefix(ROLE), ("", ""))
+            _role, name = run.roles.get(model.removeprefix(ROLE), ("", ""))
         chain = (await self.catalog()).chain(name)
         if not chain or chain[0].id != name:
             raise Refusal(404, "model_not_found", f"There is no model “{model}”.", param="model")
-        return chain, role
+        return chain
 
 
 def read_catalog() -> Catalog:
@@ -146,16 +165,25 @@ def alive(caller: Caller) -> Any:
     )
 
 
+def is_wanted(execution: uuid.UUID) -> bool:
+    """Whether a run may still use an answer: it has neither ended nor is it to stop, whichever attempt is on."""
+    return Execution.objects.filter(pk=execution, status__in=ACTIVE, stop_requested_at=None).exists()
+
+
 def dead_token() -> Refusal:
     return Refusal(401, "invalid_token", "This run token is not good any more: its attempt has ended or is stopping.")
 
 
 def read_run(caller: Caller) -> Run:
-    """Two queries. Raises `Refusal` when the token is dead."""
+    """Two queries, and one more for the budgets of a user who has some. Raises `Refusal` when the token is dead."""
     read_at = time.monotonic()
-    found = alive(caller).values_list("created_by_id").first()
+    # The version before the roles: one that is too old only means to read once more.
+    names = ("created_by_id", "roles_version", "forked_from_id", "budget_usd", "budget_tokens", "user_has_budget")
+    found = alive(caller).annotate(user_has_budget=budgets.USER_HAS_BUDGET).values_list(*names).first()
     if found is None:
         raise dead_token()
+    user, version, origin, usd, tokens, user_has_budget = found
+    limits = budgets.limits_of(user, usd, tokens, user_has_budget=user_has_budget)
     rows = RoleModel.objects.filter(execution_id=caller.execution)
     roles = {key: (role, model) for key, role, model in rows.values_list("key", "role", "llm_model_id")}
-    return Run(found[0], roles, read_at)
+    return Run(user, roles, version, limits, caller.attempt > 1 or origin is not None, read_at)

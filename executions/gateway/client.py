@@ -18,22 +18,27 @@ class Client:
     """Sends an answer or an error, in the form that the client asked for.
 
     `streams`: it wants events; `started`: bytes of an answer have been sent, and nothing can be
-    tried again.
+    tried again; `gone`: nobody listens any more, and nothing is sent. `call_id` is told with the answer.
     """
 
     def __init__(self, send: Any, *, streams: bool, call_id: str) -> None:
         self._send = send
-        self._call = (b"x-portal-call", call_id.encode())
+        self.call_id = call_id
         self.streams = streams
         self.started = False
+        self.gone = False
 
     async def forward(self, raw: bytes) -> None:
         """Pass a part of a streamed answer on."""
+        if self.gone:
+            return
         await self._start()
         await self._send({"type": "http.response.body", "body": raw, "more_body": True})
 
     async def finish(self, answer: Answer, usage: dict[str, Any]) -> None:
         """The end of the stream, or the whole answer at once."""
+        if self.gone:
+            return
         if not self.streams:
             await self._json(200, answer.completion(usage))
             return
@@ -42,16 +47,21 @@ class Client:
 
     async def fail(self, status: int, body: dict[str, Any]) -> None:
         """An error; in a stream that has begun, as its last event."""
+        if self.gone:
+            return
         if self.started:
             raw = answers.event(body)
             await self._send({"type": "http.response.body", "body": raw, "more_body": False})
             return
         await self._json(status, body)
 
+    def _call_header(self) -> tuple[bytes, bytes]:
+        return b"x-portal-call", self.call_id.encode()
+
     async def _start(self) -> None:
         if not self.started:
             self.started = True
-            headers = [*_STREAM_HEADERS, self._call]
+            headers = [*_STREAM_HEADERS, self._call_header()]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def _json(self, status: int, body: dict[str, Any]) -> None:
@@ -61,7 +71,7 @@ class Client:
             (b"content-length", str(len(raw)).encode()),
             # The gateway has tried again as often as it makes sense: OpenAI's clients obey this.
             (b"x-should-retry", b"false"),
-            self._call,
+            self._call_header(),
         ]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": raw})

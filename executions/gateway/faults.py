@@ -49,6 +49,8 @@ class Fault(Exception):
     is_passing: bool | None = None
     # Says more than the code's own sentence.
     sentence: str = field(default="", kw_only=True)
+    # What programs are told of it in the run's log.
+    data: dict[str, Any] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         self.detail = " ".join(self.detail.split())[:MAX_DETAIL]
@@ -76,7 +78,7 @@ class Fault(Exception):
     @property
     def may_fall_back(self) -> bool:
         """Whether another model may do better: not when it is the run that has reached its limit."""
-        return self.code != ErrorCode.BUDGET_EXCEEDED
+        return self.code != ErrorCode.BUDGET_EXCEEDED or self.data.get("limit") == "price"
 
     def body(self) -> dict[str, Any]:
         kind = "invalid_request_error" if self.status in {400, 402} else "upstream_error"

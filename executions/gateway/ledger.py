@@ -6,6 +6,7 @@ Everything here is synchronous and runs on the database threads.
 import math
 import uuid
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
@@ -13,22 +14,18 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from executions import events
+from executions import budgets, events
+from executions.budgets import Amount
 from executions.errors import ErrorCode
-from executions.gateway.catalog import Caller, Target, alive, dead_token
+from executions.gateway import journal
+from executions.gateway.catalog import Caller, Run, StaleRoles, Target, alive, dead_token
 from executions.gateway.faults import Fault
-from executions.models import Execution, LLMCall, ToolCall
+from executions.models import Budget, Execution, GatewayInstance, LLMCall
 from executions.models.calls import cost_of
-from executions.status import ACTIVE, Status
+from executions.status import ACTIVE
 from portal.lib import rows
 
 CHARACTERS_A_TOKEN = 4  # where a provider does not say how many tokens there were
-# Counts a call of a run that may make it: the token's attempt is running, unstopped and within its limits.
-_COUNT = (
-    "UPDATE executions_execution SET llm_calls_count = llm_calls_count + 1 "
-    "WHERE id = %s AND status = %s AND attempt = %s AND stop_requested_at IS NULL "
-    "AND llm_calls_count < max_llm_calls AND (budget_usd IS NULL OR cost_usd < budget_usd)"
-)
 
 
 def estimated_tokens(characters: int) -> int:
@@ -38,6 +35,17 @@ def estimated_tokens(characters: int) -> int:
 def gateway_name() -> str:
     """This gateway, among all that write to the database: no two processes have the same port of a machine."""
     return f"{settings.WORKER_NAME}:{settings.GATEWAY_PORT}"
+
+
+class NoRoom(Exception):
+    """Calls under way hold what this one needs of a limit: it may be tried again when one of them is settled.
+
+    `key` names the row of the limit: the execution, or a budget.
+    """
+
+    def __init__(self, key: uuid.UUID) -> None:
+        super().__init__(str(key))
+        self.key = key
 
 
 @dataclass(frozen=True)
@@ -62,34 +70,59 @@ class Closing:
         return LLMCall.Status.FAILED if self.fault else LLMCall.Status.COMPLETED
 
 
-def open_call(row: LLMCall, caller: Caller) -> None:
-    """Check token and limits, count the call, store its row and `llm.started`: one transaction.
+def open_call(row: LLMCall, caller: Caller, run: Run, entry: journal.Entry | None = None) -> None:
+    """Check token and limits, count the call, reserve what it may cost, take its entry of the journal, and store
+    its row and `llm.started`: one transaction.
 
-    Raises `Refusal` when the token is dead, and `Fault` (budget_exceeded) when the run has reached a limit.
+    What to reserve, and on which budgets, stands in `row`; `run` is what is known of the caller's. Raises
+    `Refusal` when the token is dead, `Fault` (budget_exceeded) when the call would pass a limit, `NoRoom`
+    when it would not once the calls under way are settled, `StaleRoles` when the run has other models or
+    limits by now, and `journal.Taken` when somebody else carries the request out.
     """
+    most = reserved_by(row)
     with transaction.atomic():
-        if rows.execute(_COUNT, [rows.key(Execution, caller.execution), Status.RUNNING, caller.attempt]):
+        if found := budgets.reserve_own(caller.execution, caller.attempt, most):
+            roles_version, has_limits = found
+            if roles_version != run.roles_version or (has_limits and not run.limits):
+                raise StaleRoles
+            if entry is not None:
+                journal.take(entry)
             rows.insert([row])
-            started = {**_names(row), "queued_ms": row.queue_ms}
-            events.append(caller.execution, [_event("llm.started", row, started)])
-            return
-    raise _limit_reached(row, caller)
+            if budgets.reserve(row.budgets, most):
+                started = {**_names(row), "queued_ms": row.queue_ms}
+                events.append(caller.execution, [_event("llm.started", row, started)])
+                return
+            transaction.set_rollback(True)
+    raise _why_not_opened(row, caller, most)
 
 
-def _limit_reached(row: LLMCall, caller: Caller) -> Fault:
+def _why_not_opened(row: LLMCall, caller: Caller, most: Amount) -> Exception:
     """Why `open_call` counted nothing; the run's log is told when it was a limit."""
     with transaction.atomic():
-        limits = alive(caller).values_list("llm_calls_count", "max_llm_calls", "budget_usd").first()
-        if limits is None:
-            raise dead_token()
-        count, most, budget = limits
-        if count >= most:
-            sentence = _("The run reached its limit of %(count)s LLM calls.") % {"count": most}
-        else:
-            sentence = _("The run has spent its budget of US$ %(budget)s.") % {"budget": f"{budget.normalize():f}"}
-        fault = Fault(ErrorCode.BUDGET_EXCEEDED, sentence=sentence)
-        tell_failure(row, caller, fault)
-    return fault
+        execution = alive(caller).first()
+        if execution is None:
+            return dead_token()
+        fault = None
+        if execution.llm_calls_count - execution.calls_before_restart >= execution.max_llm_calls:
+            sentence = _("The run reached its limit of %(count)s LLM calls.") % {"count": execution.max_llm_calls}
+            fault = Fault(ErrorCode.BUDGET_EXCEEDED, sentence=sentence, data={"limit": "calls"})
+        limits = Budget.objects.filter(pk__in=row.budgets)
+        if len(limits) < len(row.budgets):
+            return StaleRoles()
+        rooms = budgets.rooms(execution, limits)
+        if fault is None and (over := next((room for room in rooms if room.lacks(most)), None)):
+            needs = {"limit": over.kind, "needs_usd": f"{most.usd:f}", "needs_tokens": most.tokens}
+            fault = Fault(ErrorCode.BUDGET_EXCEEDED, sentence=over.sentence(most), data=needs)
+        if fault is not None:
+            tell_failure(row, caller, fault)
+            return fault
+    full = next((room for room in rooms if not room.fits(most)), None)
+    return NoRoom(full.key if full else caller.execution)
+
+
+def reserved_by(row: LLMCall) -> Amount:
+    """What a call holds while it is open."""
+    return Amount(row.reserved_usd, row.reserved_tokens)
 
 
 def tell_failure(row: LLMCall, caller: Caller, fault: Fault) -> None:
@@ -110,13 +143,13 @@ def tell_waiting(row: LLMCall, caller: Caller, kind: str, message: str) -> None:
         events.append(caller.execution, [_event("log", row, data)])
 
 
-def close_call(row: LLMCall, target: Target, closing: Closing) -> None:
-    """Store how a request ended, add it to the run's totals and the log: one transaction, safe to repeat."""
+def close_call(row: LLMCall, target: Target, closing: Closing, record: journal.Record | None = None) -> None:
+    """Store how a request ended, its answer, the run's totals and the log: one transaction, safe to repeat."""
     cost = cost_of(closing.prompt_tokens, closing.completion_tokens, target.price_in, target.price_out)
-    _close(row, closing, None if cost is None else round(cost, 8))
+    _close(row, closing, None if cost is None else round(cost, 8), record)
 
 
-def _close(row: LLMCall, closing: Closing, cost: Any) -> None:
+def _close(row: LLMCall, closing: Closing, cost: Any, record: journal.Record | None = None) -> None:
     fault = closing.fault
     with transaction.atomic():
         changes = {
@@ -137,13 +170,20 @@ def _close(row: LLMCall, closing: Closing, cost: Any) -> None:
         if not won or row.execution_id is None:
             return
         # A request that used nothing cost nothing, whatever its model's price.
-        used = closing.prompt_tokens + closing.completion_tokens
-        Execution(pk=row.execution_id).add_usage(
+        used = Amount(cost or Decimal(0), closing.prompt_tokens + closing.completion_tokens)
+        is_here = budgets.settle_own(
+            row.execution_id,
+            reserved_by(row),
             prompt_tokens=closing.prompt_tokens,
             completion_tokens=closing.completion_tokens,
-            cost_usd=cost,
-            is_unpriced=bool(used) and cost is None,
+            cost_usd=used.usd,
+            is_unpriced=bool(used.tokens) and cost is None,
         )
+        if is_here and record is not None:
+            journal.record(record)
+        budgets.settle(row.budgets, reserved_by(row), used)
+        if not is_here:
+            return  # the run was deleted meanwhile
         if closing.status != LLMCall.Status.COMPLETED and not _is_active(row.execution_id):
             return  # the log of a run rests once it has ended
         measured = {
@@ -173,7 +213,8 @@ def _names(row: LLMCall) -> dict[str, Any]:
 
 
 def _failure(fault: Fault) -> dict[str, Any]:
-    return {"error_code": fault.code.value, "error_message": fault.message, "http_status": fault.http_status}
+    failure = {"error_code": fault.code.value, "error_message": fault.message, "http_status": fault.http_status}
+    return {**failure, **fault.data}
 
 
 def _event(kind: str, row: LLMCall, data: dict[str, Any]) -> events.NewEvent:
@@ -186,11 +227,12 @@ def save_text(call: int, text: str) -> None:
 
 
 def close_orphans() -> int:
-    """Close what a gateway of this name left open when it died, and return how many calls that were.
+    """Close what no living gateway carries out, and return how many calls that were.
 
     What was read is known by estimate since the opening; what was written, by the text that was saved.
     """
-    orphans = LLMCall.objects.filter(status=LLMCall.Status.OPEN, gateway=gateway_name())
+    living = GatewayInstance.objects.values("instance")
+    orphans = LLMCall.objects.filter(status=LLMCall.Status.OPEN).exclude(gateway__in=living)
     closed = 0
     for row in orphans:
         fault = Fault(ErrorCode.LLM_UNAVAILABLE, _("The gateway ended during this request."))
@@ -213,10 +255,7 @@ def close_orphans() -> int:
 def _todays_cost(row: LLMCall, closing: Closing) -> Any:
     from crews.models import LLMModel
 
-    prices = LLMModel.objects.filter(pk=row.model).values_list("price_in", "price_out").first()
-    cost = cost_of(closing.prompt_tokens, closing.completion_tokens, *(prices or (None, None)))
+    model = LLMModel.objects.select_related("provider").filter(pk=row.model).first()
+    prices = budgets.prices_of(model) if model else (None, None)
+    cost = cost_of(closing.prompt_tokens, closing.completion_tokens, *prices)
     return None if cost is None else round(cost, 8)
-
-
-def record_tool_call(row: ToolCall) -> None:
-    row.save(force_insert=True)

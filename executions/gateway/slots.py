@@ -50,15 +50,39 @@ class Slots:
             line.busy -= 1
             self._advance(line, limit)
 
-    async def _wait(self, line: _Line, limit: int, patience: float, on_wait: Callable[[int], Awaitable[None]]) -> None:
+    @asynccontextmanager
+    async def lent(self, model: str, limit: int) -> AsyncIterator[None]:
+        """For whoever holds a place of `model`: others may have it meanwhile. In the end it waits for one again."""
+        line = self._lines[model]
+        line.busy -= 1
+        self._advance(line, limit)
+        is_back = False
+        try:
+            yield
+            if line.waiting or line.busy >= limit:
+                await self._wait(line, limit)
+            else:
+                line.busy += 1
+            is_back = True
+        finally:
+            if not is_back:
+                line.busy += 1  # who holds it gives it back
+
+    async def _wait(
+        self,
+        line: _Line,
+        limit: int,
+        patience: float | None = None,
+        on_wait: Callable[[int], Awaitable[None]] | None = None,
+    ) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line.waiting.append(turn)
         self._advance(line, limit)  # the limit may have been raised since
         try:
             await asyncio.wait((turn,), timeout=patience)
-            if not turn.done():
+            if on_wait is not None and not turn.done():
                 await on_wait(line.busy + line.waiting.index(turn))
-                await turn
+            await turn
         except BaseException:
             if turn.done() and not turn.cancelled():
                 line.busy -= 1  # it was our turn, and we go

@@ -10,9 +10,12 @@ from django.utils.translation import gettext as _
 
 from crews.embedded.serve import FETCHING, serving
 from crews.models import LLMProvider
-from executions.gateway import ledger
-from executions.gateway.catalog import Directory
+from executions.gateway import journal, ledger
+from executions.gateway.catalog import Directory, StaleRoles
 from executions.gateway.faults import Fault, Refusal
+from executions.gateway.holds import Holds
+from executions.gateway.presence import Presence
+from executions.gateway.room import Room
 from executions.gateway.slots import Slots
 from executions.gateway.translated import Litellm
 from executions.gateway.upstream import OpenAICompatible, Upstream
@@ -28,20 +31,51 @@ DATABASE_THREADS = 8
 # A database that restarts or is busy: seconds between the attempts to write.
 PAUSES = (0.1, 0.5, 2.0, 5.0)
 MODEL_CHECK_SECONDS = 0.5
+# Seconds between the looks at a request that another gateway carries out.
+FIRST_LOOK, LAST_LOOK = 0.05, 1.0
+
+# How work may end that somebody waits for, or that nobody needs any more.
+_TOLD = (Fault, Refusal, StaleRoles, journal.Taken, ledger.NoRoom)
 
 
 class State:
-    """Created on the event loop that serves; `close` ends it."""
+    """Created on the event loop that serves; `open` it before the first request, and `close` it in the end."""
 
     def __init__(self) -> None:
         size = SQLITE_THREADS if connection.vendor == "sqlite" else DATABASE_THREADS
-        self.name = ledger.gateway_name()
         self.db = DatabaseThreads(size, "gateway-database")
         self.directory = Directory(self.db)
+        self.presence = Presence(self.db, ledger.gateway_name())
         self.slots = Slots()
+        self.room = Room()
+        self.holds = Holds()
         self.compatible = OpenAICompatible()
         self.litellm = Litellm()
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def open(self) -> None:
+        """Be known to the database as a gateway that lives."""
+        await self.presence.begin()
+
+    @property
+    def instance(self) -> str:
+        """What this process's calls and journal entries are held by."""
+        return self.presence.instance
+
+    async def recorded(self, key: journal.Key) -> journal.Found | None:
+        """The journal's entry once it is done or lost; None when nobody carries it out.
+
+        For whoever holds `key` here: an entry that is open in this process's name is then a leftover.
+        """
+        pause = FIRST_LOOK
+        while True:
+            found = await self.write(journal.find, key)
+            if found is None or found.is_lost or (found.holder == self.instance and not found.is_done):
+                return None
+            if found.is_done:
+                return found
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, LAST_LOOK)
 
     def upstream(self, kind: str) -> Upstream:
         """The way to providers of a kind."""
@@ -80,13 +114,14 @@ class State:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         # What a caller is told anyway is no news; the rest may have nobody who waits for it.
-        if not task.cancelled() and (error := task.exception()) and not isinstance(error, Fault | Refusal):
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, _TOLD):
             logger.error("background work failed", exc_info=error)
 
     async def close(self) -> None:
         """Let what is being written be written, then give everything back."""
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=10)
+        await self.presence.end()
         await self.compatible.close()
         await asyncio.to_thread(self.db.close)
 

@@ -10,7 +10,6 @@ answer is left. Every string and list of a tool's schema is bounded, else they f
 """
 
 import json
-import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,14 +38,10 @@ class Step:
     tool: str
     arguments: dict[str, Any]
 
-    def as_call(self) -> dict[str, Any]:
+    def as_call(self, call_id: str) -> dict[str, Any]:
         """As a native tool call of OpenAI's form."""
         arguments = json.dumps(self.arguments, ensure_ascii=False)
-        return {
-            "id": f"call_{uuid.uuid4().hex[:12]}",
-            "type": "function",
-            "function": {"name": self.tool, "arguments": arguments},
-        }
+        return {"id": call_id, "type": "function", "function": {"name": self.tool, "arguments": arguments}}
 
 
 class Shim:

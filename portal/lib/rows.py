@@ -44,6 +44,22 @@ def insert(rows: Sequence[models.Model]) -> None:
         row._state.db = connection.alias
 
 
+def insert_or(row: models.Model, conflict: str) -> bool:
+    """Store a new row and give it its key, or do what the SQL `conflict` says ("(columns) DO NOTHING", an update…).
+
+    False when that left the database as it was. For models whose key the database makes.
+    """
+    sql, fields = _insert_statement(type(row), connection.vendor, 1, False)
+    head, returning, key = sql.rpartition(" RETURNING ")
+    values = [field.get_db_prep_save(field.pre_save(row, True), connection) for field in fields]
+    with connection.cursor() as cursor:
+        cursor.execute(f"{head} ON CONFLICT {conflict}{returning}{key}", values)
+        found = cursor.fetchone()
+    if found is not None:
+        row.pk = found[0]
+    return found is not None
+
+
 @functools.cache
 def _assignments(model: type[models.Model], vendor: str, names: tuple[str, ...]) -> tuple[str, tuple[Any, ...]]:
     quote = connection.ops.quote_name
@@ -64,6 +80,13 @@ def execute(sql: str, params: Sequence[Any]) -> int:
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
         return int(cursor.rowcount)
+
+
+def one(sql: str, params: Sequence[Any]) -> tuple[Any, ...] | None:
+    """Run a statement; the one row that it returns, if it does."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)
+        return cursor.fetchone()
 
 
 def key(model: type[models.Model], value: Any) -> Any:

@@ -3,7 +3,6 @@
 import json
 import socket
 import uuid
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -15,7 +14,6 @@ from crews.models.catalog import LLMFallback
 from executions.errors import ErrorCode, Failure
 from executions.gateway import tokens
 from executions.models import Execution, ExecutionEvent, LLMCall
-from tests.deadlines import DEADLINE
 from tests.factories.crews import LLMModelFactory, LLMProviderFactory
 from tests.fakes.gateway import (
     CALCULATOR,
@@ -36,25 +34,6 @@ from tests.fakes.gateway import (
 from tests.fakes.llm import FakeLLM
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def _quick(settings: Any) -> None:
-    settings.LLM_FIRST_TOKEN_TIMEOUT = settings.LLM_NEXT_TOKEN_TIMEOUT = DEADLINE
-    settings.LLM_RETRY_MILLISECONDS = 10
-    settings.LLM_MAX_TRIES = 2
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeLLM]:
-    with FakeLLM() as server:
-        yield server
-
-
-@pytest.fixture
-def gateway() -> Iterator[GatewayServer]:
-    with GatewayServer() as server:
-        yield server
 
 
 # --- Answers ------------------------------------------------------------------------------------
@@ -366,9 +345,9 @@ def test_retries_count_as_calls(fake: FakeLLM, gateway: GatewayServer) -> None:
 
 def test_a_run_stops_at_its_budget(fake: FakeLLM, gateway: GatewayServer) -> None:
     model = LLMModelFactory(route="openai/ok", api_base=fake.url, price_in=Decimal(10), price_out=Decimal(10))
-    _, token = running(model, budget_usd=Decimal("0.0001"))
+    _, token = running(model, budget_usd=Decimal("0.0011"))
     with client(gateway, token) as http:
-        statuses = [ask(http, stream=True).status_code for _ in range(2)]
+        statuses = [ask(http, stream=True, max_tokens=90).status_code for _ in range(2)]
     assert statuses == [200, 402]
 
 

@@ -4,7 +4,6 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -14,9 +13,9 @@ from django.utils import timezone
 
 from crews.models import LLMModel, LLMProvider
 from executions.errors import ErrorCode
-from executions.gateway import ledger
+from executions.gateway import ledger, presence
 from executions.models import Execution, ExecutionEvent, LLMCall, ToolCall
-from tests.deadlines import DEADLINE, wait_for
+from tests.deadlines import wait_for
 from tests.factories.crews import LLMModelFactory, LLMProviderFactory, ToolFactory
 from tests.factories.executions import LLMCallFactory
 from tests.fakes.gateway import (
@@ -37,25 +36,6 @@ from tests.fakes.gateway import (
 from tests.fakes.llm import FakeLLM
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def _quick(settings: Any) -> None:
-    settings.LLM_FIRST_TOKEN_TIMEOUT = settings.LLM_NEXT_TOKEN_TIMEOUT = DEADLINE
-    settings.LLM_RETRY_MILLISECONDS = 10
-    settings.LLM_MAX_TRIES = 2
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeLLM]:
-    with FakeLLM() as server:
-        yield server
-
-
-@pytest.fixture
-def gateway() -> Iterator[GatewayServer]:
-    with GatewayServer() as server:
-        yield server
 
 
 # --- Clients that go away -----------------------------------------------------------------------
@@ -328,8 +308,9 @@ def test_text_is_pushed_as_it_grows_and_saved_for_those_who_come_late(
 def test_a_gateway_that_starts_closes_what_a_dead_one_left_open() -> None:
     execution, _ = running(LLMModelFactory(price_in=Decimal(1), price_out=Decimal(1)))
     common = {"execution": execution, "attempt": 1, "prompt_tokens": 10, "opened_at": timezone.now()}
-    mine = LLMCallFactory(**common, text="x" * 8, gateway=ledger.gateway_name())
-    other = LLMCallFactory(**common, gateway="elsewhere:8001")
+    earlier, other_life = presence.register(ledger.gateway_name()), presence.register("elsewhere:8001")
+    mine = LLMCallFactory(**common, text="x" * 8, gateway=earlier)
+    other = LLMCallFactory(**common, gateway=other_life)
     with GatewayServer():
         pass
     mine.refresh_from_db()

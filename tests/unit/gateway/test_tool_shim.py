@@ -56,7 +56,7 @@ def test_the_decision_asks_for_json_behind_the_unchanged_conversation() -> None:
 
 def test_a_decision_becomes_a_call() -> None:
     step = Shim(body()).decide('{"action": "tool", "tool": "search", "arguments": {"query": "강"}}')
-    assert json.loads(step.as_call()["function"]["arguments"]) == {"query": "강"}
+    assert json.loads(step.as_call("call_1")["function"]["arguments"]) == {"query": "강"}
     assert Shim(body()).decide('{"action": "answer"}').tool == ""
 
 

@@ -1,0 +1,236 @@
+"""The journal's rows: which request has been answered, which is under way, and how an answer is found again.
+
+An entry is taken in the transaction that opens the upstream request, and recorded in the one that
+closes it, so that journal and ledger never disagree. `call_id` is what fences: whoever took an entry
+last is the only one who can record its answer or let it go.
+
+Everything here is synchronous and runs on the database threads.
+"""
+
+import hashlib
+import json
+import uuid
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import orjson
+from django.db import connection, transaction
+from django.utils import timezone
+
+from executions import events
+from executions.gateway.catalog import Caller, alive, dead_token
+from executions.models import GatewayInstance, JournalEntry
+from portal.lib import rows
+
+_Kind = JournalEntry.Kind
+_State = JournalEntry.State
+MAX_ORDINAL = 2**31 - 1
+# What may differ between two requests that want the same answer.
+_NOT_ASKED = frozenset({"model", "stream", "stream_options", "user", "metadata", "seed"})
+_TABLE = JournalEntry._meta.db_table
+_KEY = "(execution_id, kind, task, request_hash, ordinal)"
+_NOTHING = f"{_KEY} DO NOTHING"
+# Who holds an entry already may take it again: of two requests of one process only one comes so far.
+_TAKE_OVER = (
+    f"{_KEY} DO UPDATE SET state = excluded.state, holder = excluded.holder, attempt = excluded.attempt, "
+    "role = excluded.role, call_id = excluded.call_id, opened_at = excluded.opened_at, closed_at = NULL "
+    f"WHERE {_TABLE}.state = 'lost' OR ({_TABLE}.state = 'open' AND {_TABLE}.holder = excluded.holder)"
+)
+
+
+class Taken(Exception):
+    """Somebody else carries the request out, or has: look again."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """What tells a request from all others of its execution."""
+
+    execution: uuid.UUID
+    kind: str
+    task: str
+    request_hash: str
+    ordinal: int
+
+    def part(self, name: str) -> "Key":
+        """The key of a step on the way to the answer."""
+        return replace(self, request_hash=_digest(f"{self.request_hash} {name}".encode()))
+
+
+@dataclass
+class Entry:
+    """A request as one gateway carries it out. `role` is the agent's key; `pk` is there once it was taken."""
+
+    key: Key
+    holder: str
+    attempt: int
+    role: str
+    call_id: uuid.UUID
+    pk: int | None = None
+
+    def row(self, state: JournalEntry.State, **fields: Any) -> JournalEntry:
+        key = self.key
+        return JournalEntry(
+            execution_id=key.execution,
+            kind=key.kind,
+            task=key.task,
+            request_hash=key.request_hash,
+            ordinal=key.ordinal,
+            state=state,
+            holder=self.holder,
+            attempt=self.attempt,
+            role=self.role[:40],
+            call_id=self.call_id,
+            opened_at=timezone.now(),
+            **fields,
+        )
+
+
+@dataclass(frozen=True)
+class Record:
+    """An answer to be recorded. `model` gave it (or the tool); `part` names a step that has no entry yet."""
+
+    entry: Entry
+    model: str
+    answer: Any
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An entry as it stands in the database; `answer` once it is done."""
+
+    state: str
+    holder: str
+    call_id: uuid.UUID
+    model: str
+    attempt: int
+    answer: Any = field(default=None, repr=False)
+
+    @property
+    def is_done(self) -> bool:
+        return self.state == _State.DONE
+
+    @property
+    def is_lost(self) -> bool:
+        return self.state == _State.LOST
+
+
+# --- What makes two requests the same -----------------------------------------------------------
+
+
+def chat_hash(body: dict[str, Any], agent: str) -> str:
+    """Of a chat request of the agent with this key. Ids of tool calls count by the order in which they appear."""
+    asked = {name: value for name, value in body.items() if name not in _NOT_ASKED and value is not None}
+    asked["messages"] = _with_numbered_calls(asked.get("messages") or [])
+    return _digest(_dumps([agent, asked]))
+
+
+def tool_hash(name: str, arguments: dict[str, Any], agent: str) -> str:
+    return _digest(_dumps([agent, name, arguments]))
+
+
+def _with_numbered_calls(messages: list[Any]) -> list[Any]:
+    numbers: dict[Any, str] = {}
+
+    def number(call_id: Any) -> str:
+        return numbers.setdefault(str(call_id), f"call_{len(numbers)}")
+
+    out = []
+    for message in messages:
+        if calls := message.get("tool_calls"):
+            message = {**message, "tool_calls": [_numbered(call, number) for call in calls]}
+        if "tool_call_id" in message:
+            message = {**message, "tool_call_id": number(message["tool_call_id"])}
+        out.append(message)
+    return out
+
+
+def _numbered(call: Any, number: Any) -> Any:
+    return {**call, "id": number(call["id"])} if isinstance(call, dict) and "id" in call else call
+
+
+def _dumps(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # halves of surrogate pairs, and integers that are very large
+        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
+
+
+# --- The life of an entry -----------------------------------------------------------------------
+
+
+def find(key: Key) -> Found | None:
+    """One query."""
+    found = JournalEntry.objects.filter(
+        execution_id=key.execution,
+        kind=key.kind,
+        task=key.task,
+        request_hash=key.request_hash,
+        ordinal=key.ordinal,
+    ).values_list("state", "holder", "call_id", "model", "attempt", "answer")
+    for state, holder, call_id, model, attempt, answer in found:
+        return Found(state, holder, call_id, model, attempt, None if answer is None else json.loads(answer))
+    return None
+
+
+def take(entry: Entry, *, again: bool = True) -> None:
+    """Begin to carry a request out: nobody has, or, if it may be done `again`, who did lost it.
+
+    Call it in the transaction that opens the request. Raises `Taken`.
+    """
+    row = entry.row(_State.OPEN)
+    if not rows.insert_or(row, _TAKE_OVER if again else _NOTHING):
+        raise Taken
+    entry.pk = row.pk
+
+
+def record(record: Record) -> bool:
+    """Store an answer; False when the entry is somebody else's by now, or the answer is there already.
+
+    Call it in the transaction that closes the request.
+    """
+    entry = record.entry
+    # As text: a database's own JSON keeps neither the order of keys nor every character.
+    answer = json.dumps(record.answer, separators=(",", ":"))
+    now = timezone.now()
+    if record.part or entry.pk is None:
+        row = entry.row(_State.DONE, model=record.model, answer=answer, closed_at=now)
+        if record.part:
+            row.request_hash = entry.key.part(record.part).request_hash
+        return rows.insert_or(row, _NOTHING)
+    changes = {"state": _State.DONE, "model": record.model, "answer": answer, "closed_at": now}
+    return bool(rows.update(JournalEntry, changes, *_mine(entry)))
+
+
+def let_go(entry: Entry) -> None:
+    """The request failed or is not wanted any more: whoever asks next carries it out again."""
+    if entry.pk is not None:
+        rows.update(JournalEntry, {"state": _State.LOST, "closed_at": timezone.now()}, *_mine(entry))
+
+
+def _mine(entry: Entry) -> tuple[str, list[Any]]:
+    call_id = JournalEntry._meta.get_field("call_id").get_db_prep_value(entry.call_id, connection)
+    return "id = %s AND state = 'open' AND call_id = %s", [entry.pk, call_id]
+
+
+def lose_orphans() -> int:
+    """Let go of what no living gateway holds; returns how many entries that were. One query."""
+    living = GatewayInstance.objects.values("instance")
+    orphans = JournalEntry.objects.filter(state=_State.OPEN).exclude(holder__in=living)
+    return orphans.update(state=_State.LOST, closed_at=timezone.now())
+
+
+def tell_replayed(entry: Entry, found: Found, caller: Caller, role: str) -> None:
+    """Say in the run's log that an answer came from the journal. Raises `Refusal` when the token is dead."""
+    with transaction.atomic():
+        # Locked: the log of a run rests once it has ended.
+        if not alive(caller).select_for_update(no_key=True).values_list("pk").first():
+            raise dead_token()
+        data = {"call": str(found.call_id), "model": found.model, "from_attempt": found.attempt}
+        event = events.NewEvent("llm.replayed", data, task=entry.key.task, role=role, attempt=caller.attempt)
+        events.append(caller.execution, [event])
