@@ -13,6 +13,7 @@ import argparse
 import collections
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -165,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="stop at a violation, and keep folders and logs")
     parser.add_argument("--seeds", type=int, nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started and mounted is taken back
     options.seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1, 10**9)
     tally = play_in_processes(options) if options.jobs > 1 else play_all(options)
     result = tally.result()
