@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import NoReturn, cast
 
 from executions.engines import isolation, workspace
-from executions.engines.output import Failed, Output, Unfinished
+from executions.engines.output import Failed, GatewayLost, Output, Unfinished
 from executions.engines.protocol import RunSpec
 from executions.engines.registry import Engine
 from executions.engines.wire import MARKER
@@ -69,6 +69,10 @@ def _carry(adapter: ModuleType, spec: RunSpec, keeper: workspace.Keeper | None) 
         output.result(adapter.run(spec, output))
     except Unfinished as exc:
         output.unfinished(exc.why)
+    except GatewayLost as exc:
+        output.failure("gateway", str(exc))
+        _trace()
+        return EXIT_FAILED
     except Failed as exc:
         output.failure(exc.reason, str(exc))
         _trace()

@@ -16,7 +16,7 @@ MAX_EVENT = 256 * 1024  # bytes of an event's line
 MAX_MESSAGE = 10_000  # characters kept of a failure's sentence
 # What people asked for and later tasks are given: never cut, but refused above MAX_LINE_BYTES.
 WHOLE = frozenset({"task.completed", "approval.requested"})
-Reason = Literal["error", "bad_output", "missing"]
+Reason = Literal["error", "bad_output", "missing", "gateway"]
 CUT = "… [cut]"
 MIB = 1 << 20
 
@@ -27,6 +27,13 @@ class Failed(Exception):
     def __init__(self, message: str, reason: Reason = "error") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class GatewayLost(BaseException):
+    """The gateway went away, which is no fault of the run: the attempt ends, and the next one goes on from here.
+
+    Not an `Exception`, which a framework would hand to its agent as the result of a tool.
+    """
 
 
 class Unfinished(Exception):

@@ -121,5 +121,5 @@ class Line(TypedDict):
     role: NotRequired[str]
     data: NotRequired[dict[str, Any]]
     output: NotRequired[str]
-    reason: NotRequired[Literal["error", "bad_output", "missing"]]
+    reason: NotRequired[Literal["error", "bad_output", "missing", "gateway"]]
     message: NotRequired[str]

@@ -6,7 +6,7 @@ from decimal import Decimal
 from django.utils.translation import gettext as _
 
 from executions.engines.client import Exit
-from executions.engines.protocol import Line
+from executions.engines.protocol import EXIT_NO_OUTPUT, Line
 from executions.errors import ErrorCode, Failure
 from executions.models import Execution, ExecutionEvent, LLMCall, TaskRun
 
@@ -41,6 +41,8 @@ def problem_of(execution: Execution, closing: Line | None, exited: Exit) -> Fail
     if failed := _last_failed_call(execution):
         return _problem_of_call(failed)
     reason = closing.get("reason")
+    if reason == "gateway":
+        return Crash(_("The gateway, which carries the calls of models and tools, went away during a call."))
     if reason == "bad_output":
         return Failure(ErrorCode.LLM_BAD_OUTPUT)
     if reason == "missing":
@@ -51,6 +53,8 @@ def problem_of(execution: Execution, closing: Line | None, exited: Exit) -> Fail
 
 def crash_sentence(exited: Exit) -> str:
     """How the engine process ended, in plain words."""
+    if exited.code == EXIT_NO_OUTPUT:
+        return _("The engine could not write down what it did: is the disk full?")
     if exited.signal:
         return _("The engine process was killed (signal %(number)s).") % {"number": exited.signal}
     if exited.code is not None:

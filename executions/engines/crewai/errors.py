@@ -5,14 +5,15 @@ import json
 import httpx
 from openai import APIConnectionError, APIError, APIStatusError
 
-from executions.engines.output import Failed
+from executions.engines.output import Failed, GatewayLost
 
+GATEWAY_LOST = "The gateway could not be reached, or broke off its answer."
 TOO_LONG = "The text was longer than the model can read."
 # Raised while a model is called; nothing else of the client's leaves `RoleLLM`.
 CALL_ERRORS = (APIError, httpx.HTTPError, json.JSONDecodeError)
 
 
-def of_call(error: Exception) -> Failed:
+def of_call(error: Exception) -> Failed | GatewayLost:
     """What went wrong with a call: the gateway's own sentence where it gave one."""
     if isinstance(error, APIStatusError) or (isinstance(error, APIError) and not isinstance(error, APIConnectionError)):
         if "context" in str(error.code or "") or "context length" in error.message:
@@ -23,7 +24,7 @@ def of_call(error: Exception) -> Failed:
         return Failed(str(sentence or error.message))
     if isinstance(error, json.JSONDecodeError):
         return Failed("The model's answer could not be read.", reason="bad_output")
-    return Failed("The gateway could not be reached, or broke off its answer.")
+    return GatewayLost(GATEWAY_LOST)
 
 
 def of_run(error: BaseException) -> Failed:

@@ -10,7 +10,9 @@ from crewai.tools.tool_failure import ToolFailure
 from crewai.utilities.string_utils import sanitize_tool_name
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
+from executions.engines.crewai.errors import GATEWAY_LOST
 from executions.engines.crewai.llm import GatewayClient
+from executions.engines.output import GatewayLost
 from executions.engines.protocol import HEADER_ROLE, ToolSpec
 
 
@@ -44,7 +46,7 @@ class GatewayTool(BaseTool):
                 headers={"Authorization": f"Bearer {gateway['token']}", HEADER_ROLE: self._role},
             )
         except httpx.HTTPError as exc:
-            return ToolFailure(message=f"The tool could not be reached: {exc}")
+            raise GatewayLost(GATEWAY_LOST) from exc
         return _result_of(response) if response.is_success else ToolFailure(message=_problem_of(response))
 
 
