@@ -109,6 +109,7 @@ class MyBudgetsView(APIView):
     """Your own budgets."""
 
     read_role = Role.VIEWER
+    write_role = Role.USER
 
     @extend_schema(operation_id="budgets_mine", responses=BudgetSerializer(many=True))
     def get(self, request: Request) -> Response:
@@ -152,6 +153,7 @@ class EstimateView(APIView):
     """The estimate of a crew."""
 
     read_role = Role.VIEWER
+    write_role = Role.USER
 
     @extend_schema(operation_id="crews_estimate", responses=EstimateSerializer)
     def get(self, request: Request, crew_id: str) -> Response:
