@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from executions.engines import output as engine_output
-from executions.engines.output import Output
+from executions.engines.output import Failed, Output
 
 
 @pytest.fixture
@@ -83,3 +83,41 @@ def test_a_bell_that_is_full_or_unheard_is_no_obstacle(written):
     output.event("log")
     assert len(lines()) == 3
     os.close(write)
+
+
+def test_the_output_of_a_task_is_whole_or_refused(written):
+    descriptor, lines = written
+    output = Output(descriptor)
+    for type_ in ("task.completed", "approval.requested"):
+        output.event(type_, task="1", data={"output": "a" * 900_000})
+        with pytest.raises(Failed, match=r"too long to be kept: 2\.\d MB, and at most 1 MB"):
+            output.event(type_, task="1", data={"output": "한" * 900_000})
+    with pytest.raises(Failed):
+        output.result("a" * (1 << 20))
+    output.failure("error", "\0" * (1 << 20))  # six bytes each
+    assert [len(line["data"]["output"]) for line in lines()[:2]] == [900_000, 900_000]
+    assert len(lines()) == 3
+
+
+def test_files_are_kept_before_the_output_of_a_task_is_written_and_for_nothing_else(written):
+    descriptor, lines = written
+    kept = []
+
+    def keep():
+        kept.append(len(lines()))
+        return {"workspace": "archive"}
+
+    output = Output(descriptor, keep_files=keep)
+    output.event("task.started", task="1")
+    output.event("task.completed", task="1", data={"output": "a"})
+    output.event("log")
+    assert kept == [1]
+    assert lines()[1]["data"] == {"output": "a", "workspace": "archive"}
+
+
+def test_an_attempt_may_end_unfinished(written):
+    descriptor, lines = written
+    output = Output(descriptor)
+    output.unfinished("waiting")
+    output.event("log")
+    assert lines() == [{"kind": "waiting"}]

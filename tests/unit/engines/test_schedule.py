@@ -4,6 +4,7 @@ from contextvars import ContextVar
 import pytest
 
 from executions.engines import schedule
+from executions.engines.output import Unfinished
 from tests.deadlines import DEADLINE
 
 
@@ -54,3 +55,38 @@ def test_after_a_failure_what_runs_may_finish_and_nothing_starts():
 def test_a_cycle_is_named():
     with pytest.raises(ValueError, match="wait for each other: 1, 2"):
         schedule.run(["1", "2"], {"1": frozenset({"2"}), "2": frozenset({"1"})}, lambda key: None)
+
+
+def test_a_finished_task_is_not_executed_and_its_result_stands():
+    executed = []
+    waits = {"1": frozenset(), "2": frozenset({"1"})}
+    done = schedule.run(["1", "2"], waits, lambda key: executed.append(key) or key, finished={"1": "kept"})
+    assert (done, executed) == ({"1": "kept", "2": "2"}, ["2"])
+
+
+def test_a_task_that_asks_holds_up_what_waits_for_it_alone():
+    executed = []
+
+    def execute(key):
+        executed.append(key)
+        return None if key == "1" else key
+
+    waits = {"1": frozenset(), "2": frozenset({"1"}), "3": frozenset()}
+    with pytest.raises(Unfinished) as caught:
+        schedule.run(["1", "2", "3"], waits, execute)
+    assert caught.value.why == "waiting"
+    assert sorted(executed) == ["1", "3"]
+
+
+def test_nothing_starts_once_it_may_not_and_that_is_a_pause_unless_all_is_done():
+    executed = []
+    waits = {"1": frozenset(), "2": frozenset({"1"})}
+
+    def run(keys):
+        executed.clear()
+        return schedule.run(keys, waits, lambda key: executed.append(key) or key, may_start=lambda: not executed)
+
+    with pytest.raises(Unfinished) as caught:
+        run(["1", "2"])
+    assert (caught.value.why, executed) == ("paused", ["1"])
+    assert run(["1"]) == {"1": "1"}
