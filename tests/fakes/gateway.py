@@ -1,21 +1,32 @@
 """The real gateway, served by uvicorn from a thread of the test's process, and a run that may call it."""
 
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 import httpx
 import uvicorn
+from django.conf import settings
+from django.db import connection
 
 from crews.models import LLMModel
 from executions.gateway import tokens
 from executions.gateway.app import application
 from executions.models import Execution, ExecutionEvent, LLMCall, RoleModel
+from portal.lib.processes import spawn, terminate
 from tests.deadlines import DEADLINE, wait_for
 from tests.factories.executions import LEASE, ExecutionFactory
 from tests.fakes.llm import FakeLLM
+from tests.services import free_port
 
+ROOT = Path(__file__).resolve().parents[2]
 HELLO = [{"role": "user", "content": "hello there"}]
 SCHEMA = {
     "type": "json_schema",
@@ -63,6 +74,77 @@ class GatewayServer:
         self._thread.join(DEADLINE)
 
 
+class GatewayProcess:
+    """A gateway in a process of its own, on the test's database; a context, and started anew after `kill`.
+
+    `folder` is its data folder; gateways of one name, and so of one `port`, are lives of the same gateway.
+    """
+
+    def __init__(self, folder: Path, *, lease_seconds: int = 15) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        database = connection.settings_dict
+        name = database["NAME"]
+        if connection.vendor == "sqlite":
+            url = f"sqlite:///{name}"
+        else:
+            address = f"{database['HOST'] or 'localhost'}:{database['PORT'] or 5432}"
+            url = f"postgres://{database['USER']}:{database['PASSWORD']}@{address}/{name}"
+        self._environment = {
+            **os.environ,
+            "DATABASE_URL": url,
+            "PORTAL_DATA_DIR": str(folder),
+            "PORTAL_GATEWAY_PORT": str(self.port),
+            "PORTAL_GATEWAY_LEASE_SECONDS": str(lease_seconds),
+            "SECRET_KEY": settings.SECRET_KEY,
+            "ENCRYPTION_KEYS": ",".join(settings.ENCRYPTION_KEYS),
+            "LLM_RETRY_MILLISECONDS": "10",
+            "LLM_MAX_TRIES": "2",
+        }
+
+    @property
+    def root(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.root}/v1"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            terminate(self._process, grace_seconds=DEADLINE / 4)
+            self._process = None
+
+    def start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "gateway.out").open("ab") as log:
+            command = [sys.executable, "manage.py", "gateway"]
+            self._process = spawn(command, env=self._environment, cwd=ROOT, stdout=log, stderr=log)
+        wait_for(self._serves, "the gateway serves", on_timeout=(self.folder / "gateway.out").read_text)
+
+    def _serves(self) -> bool:
+        try:
+            return httpx.get(f"{self.root}/health", timeout=10).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def send_signal(self, number: signal.Signals) -> None:
+        assert self._process
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL: it has no time for anything."""
+        assert self._process
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
+
 def running(model: LLMModel, *, role: str = "Writer", **fields: Any) -> tuple[Execution, str]:
     """An execution under way whose one role, key `agent`, uses `model`; and its token."""
     execution = ExecutionFactory(**fields)
@@ -71,10 +153,49 @@ def running(model: LLMModel, *, role: str = "Writer", **fields: Any) -> tuple[Ex
     return execution, tokens.issue(execution)
 
 
-def client(gateway: GatewayServer, token: str) -> httpx.Client:
-    """An HTTP client as an engine's: the token, and the headers that say on whose behalf."""
+def next_attempt(execution: Execution) -> str:
+    """Have another runner carry the execution on, as after the death of its engine; the new attempt's token."""
+    execution.refresh_from_db()
+    execution.recover(reason="The engine died.", is_blameless=True)
+    execution.start(worker="another", lease=LEASE)
+    return tokens.issue(execution)
+
+
+def client(gateway: "GatewayServer | GatewayProcess", token: str, *, ordinal: int | None = None) -> httpx.Client:
+    """An HTTP client as an engine's: the token, and the headers that say on whose behalf.
+
+    With an `ordinal` all of its requests have that one, and are journalled.
+    """
     headers = {"Authorization": f"Bearer {token}", "X-Portal-Task": "task-1", "X-Portal-Role": "agent"}
+    if ordinal is not None:
+        headers["X-Portal-Ordinal"] = str(ordinal)
     return httpx.Client(base_url=gateway.url, headers=headers, timeout=DEADLINE)
+
+
+def leave(
+    gateway: "GatewayServer | GatewayProcess",
+    token: str,
+    *,
+    once: Callable[[], Any],
+    stream: bool = True,
+    ordinal: int | None = None,
+    model: str = "role:agent",
+    messages: list[dict[str, Any]] | None = None,
+    **body: Any,
+) -> None:
+    """Ask over a bare socket and close it the moment `once()` holds."""
+    raw = json.dumps({"model": model, "stream": stream, "messages": messages or HELLO, **body}).encode()
+    host = gateway.root.removeprefix("http://")
+    counted = "" if ordinal is None else f"X-Portal-Ordinal: {ordinal}\r\n"
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
+        f"X-Portal-Task: task-1\r\nX-Portal-Role: agent\r\n{counted}"
+        f"Content-Type: application/json\r\nContent-Length: {len(raw)}\r\n\r\n"
+    )
+    name, port = host.split(":")
+    with socket.create_connection((name, int(port))) as connection:
+        connection.sendall(head.encode() + raw)
+        wait_for(once, "the moment to leave", every=0.01)
 
 
 def impatient(settings: Any, mode: str) -> None:

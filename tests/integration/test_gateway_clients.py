@@ -1,7 +1,6 @@
 """The gateway's conformance, continued: who goes away, who waits, tools, live text, crashes, litellm."""
 
 import json
-import socket
 import threading
 import time
 from decimal import Decimal
@@ -20,7 +19,6 @@ from tests.factories.crews import LLMModelFactory, LLMProviderFactory, ToolFacto
 from tests.factories.executions import LLMCallFactory
 from tests.fakes.gateway import (
     CALCULATOR,
-    HELLO,
     GatewayServer,
     ask,
     assert_ledgers_agree,
@@ -28,6 +26,7 @@ from tests.fakes.gateway import (
     client,
     error_of,
     impatient,
+    leave,
     running,
     text_of,
     types,
@@ -41,20 +40,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 # --- Clients that go away -----------------------------------------------------------------------
 
 
-def _leave(gateway: GatewayServer, token: str, model: str, *, stream: bool, once: Any) -> None:
-    """Ask over a bare socket and close it the moment `once()` holds."""
-    body = json.dumps({"model": model, "stream": stream, "messages": HELLO}).encode()
-    host = gateway.root.removeprefix("http://")
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    name, port = host.split(":")
-    with socket.create_connection((name, int(port))) as connection:
-        connection.sendall(head.encode() + body)
-        wait_for(once, "the moment to leave", every=0.01)
-
-
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("mode", ["hang-silent", "hang-first", "hang-between", "long-2000@5"])
 def test_a_client_that_goes_away_ends_the_upstream_request(
@@ -66,7 +51,7 @@ def test_a_client_that_goes_away_ends_the_upstream_request(
         written = {"hang-between": 2, "long-2000@5": 5}.get(mode, 0)
         return bool(fake.ledger) and fake.ledger[0].completion_tokens >= written
 
-    _leave(gateway, token, "m", stream=stream, once=under_way)
+    leave(gateway, token, stream=stream, once=under_way)
     left = time.time()
     wait_for(lambda: fake.ledger[0].ended_at, "the upstream request ends", every=0.01)
     assert fake.ledger[0].client_gone
@@ -87,7 +72,7 @@ def test_a_client_that_goes_away_while_a_retry_is_due_is_not_asked_for_again(
     fake: FakeLLM, gateway: GatewayServer
 ) -> None:
     _, token = running(LLMModelFactory(id="m", route="openai/retry-after-20", api_base=fake.url))
-    _leave(gateway, token, "m", stream=True, once=lambda: LLMCall.objects.filter(status="failed").exists())
+    leave(gateway, token, stream=True, once=lambda: LLMCall.objects.filter(status="failed").exists())
     wait_for(lambda: httpx.get(f"{gateway.root}/health").json()["busy"] == 0, "the place is free again")
     assert len(fake.ledger) == 1
 
@@ -141,10 +126,10 @@ def test_who_leaves_the_line_frees_no_place_and_takes_none(fake: FakeLLM, gatewa
 
     def first_leaves() -> bool:
         # The second comes and goes while the first has the only place.
-        _leave(gateway, token, "m", stream=True, once=lambda: queued() == 1)
+        leave(gateway, token, stream=True, once=lambda: queued() == 1)
         return bool(wait_for(lambda: queued() == 0, "the line is empty again", every=0.01) is True)
 
-    _leave(gateway, token, "m", stream=True, once=lambda: fake.ledger and first_leaves())
+    leave(gateway, token, stream=True, once=lambda: fake.ledger and first_leaves())
     fake.modes["hang-silent"] = "ok"
     with client(gateway, token) as http:
         assert ask(http, stream=True).status_code == 200
@@ -362,7 +347,7 @@ def test_litellm_translates_and_its_faults_have_their_codes(
 def test_a_client_that_goes_away_ends_litellms_request(fake: FakeLLM, gateway: GatewayServer) -> None:
     provider = LLMProviderFactory(kind=LLMProvider.Kind.LITELLM, api_base=fake.url, api_key="sk-x")
     _, token = running(LLMModelFactory(id="m", route="openai/long-2000@10", provider=provider))
-    _leave(gateway, token, "m", stream=True, once=lambda: fake.ledger and fake.ledger[0].completion_tokens >= 5)
+    leave(gateway, token, stream=True, once=lambda: fake.ledger and fake.ledger[0].completion_tokens >= 5)
     left = time.time()
     wait_for(lambda: fake.ledger[0].ended_at, "the upstream request ends", every=0.01)
     assert fake.ledger[0].client_gone
