@@ -6,6 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 
 class Approval(models.Model):
@@ -16,7 +17,7 @@ class Approval(models.Model):
     """
 
     class Status(models.TextChoices):
-        OPEN = "open", _("Open")
+        OPEN = "open", pgettext_lazy("question", "Open")
         APPROVED = "approved", _("Approved")
         EDITED = "edited", _("Approved with edits")
         REJECTED = "rejected", _("Sent back")

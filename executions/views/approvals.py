@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from django.contrib import messages
@@ -16,7 +17,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 from executions import actions
 from executions.approvals import AlreadyAnswered, LinkDead, from_token, to_answer
 from executions.forms import AnswerForm
-from executions.models import Approval, Execution
+from executions.models import Approval
 from executions.views.control import person, sentence
 from portal.accounts.models import Role, User
 from portal.accounts.permissions import Action, allow, can, public, require
@@ -120,10 +121,7 @@ def _context(question: Approval, form: AnswerForm | None, *, may_answer: bool) -
         .select_related("answered_by")
         .order_by("-round")[: ROUNDS + 1]
     )
-    earlier = [
-        Round(before, differences(before.result, after.output))
-        for after, before in zip(rounds, rounds[1:], strict=False)
-    ]
+    earlier = [Round(before, differences(before.result, after.output)) for after, before in pairwise(rounds)]
     is_over = bool(question.expires_at and question.expires_at <= timezone.now())
     return {
         "question": question,

@@ -195,7 +195,9 @@ class Gauge:
     def _percent(self, value: Decimal | int) -> int:
         if self.limit is None:
             return 0
-        return 100 if not self.limit else min(100, int(100 * value / self.limit))
+        if not value or not self.limit:
+            return 0 if self.limit else 100
+        return min(100, max(1, int(100 * value / self.limit)))
 
 
 def gauges_of_run(run: Execution) -> list[Gauge]:
