@@ -14,6 +14,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.management.base import OutputWrapper
 from django.db.models import Q
+from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from crews.embedded import fetch, serve
@@ -21,8 +22,8 @@ from crews.embedded.files import ModelUnavailable
 from crews.models import Crew, LLMModel, LLMProvider
 from executions import actions, live
 from executions.errors import ErrorCode, InvalidTransition
-from executions.models import Execution, LLMCall
-from executions.status import Status
+from executions.models import Approval, Execution, LLMCall
+from executions.status import Status, WaitingFor
 from portal.accounts.models import User
 from portal.lib.processes import is_listening
 from portal.lib.progress import Progress
@@ -206,13 +207,17 @@ class RunHere:
         return await self._outcome(execution)
 
     async def _print_events(self, execution: Execution) -> None:
-        async for event in live.follow(execution.stream_id, deltas=False, poll_seconds=FOLLOW_EVERY):
-            if self.as_json:
-                self._print(event)
-            else:
-                self._tell(event)
-            if event["type"] in HALTS:
-                return
+        """Until the run has ended, or rests: one that somebody answers in that moment goes on, and is followed on."""
+        last = 0
+        while not (last and await sync_to_async(_rests)(execution)):
+            async for event in live.follow(execution.stream_id, last, deltas=False, poll_seconds=FOLLOW_EVERY):
+                last = event["seq"]
+                if self.as_json:
+                    self._print(event)
+                else:
+                    self._tell(event)
+                if event["type"] in HALTS:
+                    break
 
     async def _outcome(self, execution: Execution) -> int:
         await sync_to_async(execution.refresh_from_db)()
@@ -227,6 +232,8 @@ class RunHere:
                 self._say(f"  - {step}")
         if execution.final_output:
             self.out.write(execution.final_output)
+        for line in await sync_to_async(_what_next)(execution):
+            self._say(line)
         return EXIT_CODES[status]
 
     def _interrupted(self, main: "asyncio.Task[int]") -> None:
@@ -275,7 +282,40 @@ class RunHere:
         self.out.flush()
 
 
+def _rests(execution: Execution) -> bool:
+    """Whether nothing happens in the run until somebody does something. Reads it again."""
+    execution.refresh_from_db()
+    return execution.status in EXIT_CODES
+
+
+def _addresses(execution: Execution) -> list[str]:
+    """Where a run that rests can be helped on: its questions, else its page."""
+    questions = execution.approvals.filter(status=Approval.Status.OPEN)
+    if execution.status == Status.WAITING and execution.waiting_for == WaitingFor.APPROVAL:
+        paths = [reverse("executions:approval-detail", args=[question.pk]) for question in questions]
+    else:
+        paths = [reverse("executions:run-detail", args=[execution.pk])]
+    return [settings.PORTAL_URL + path for path in paths]
+
+
+def _what_next(execution: Execution) -> list[str]:
+    """For what a run that rests waits, and where to help it on; empty when it has ended."""
+    if execution.status == Status.PAUSED:
+        words = _("It was paused. Let it go on at %(where)s")
+    elif execution.status != Status.WAITING:
+        return []
+    elif execution.waiting_for == WaitingFor.BUDGET:
+        words = _("It waits for a larger budget. Raise it at %(where)s")
+    else:
+        words = _("It waits for an answer. Answer at %(where)s")
+    lines = [words % {"where": ", ".join(_addresses(execution))}]
+    if running("web") is None:
+        lines.append(_("The portal does not run: start it with “python manage.py up”."))
+    return lines
+
+
 def _outcome(execution: Execution) -> dict[str, Any]:
+    waits = {"waiting_for": execution.waiting_for or "resume", "continue_at": _addresses(execution)}
     return {
         "execution": str(execution.pk),
         "status": execution.status,
@@ -285,4 +325,5 @@ def _outcome(execution: Execution) -> dict[str, Any]:
         "completion_tokens": execution.completion_tokens,
         # A sum that leaves out calls without a known price would look like a price.
         "cost_usd": None if execution.unpriced_calls else float(execution.cost_usd),
+        **(waits if execution.status in {Status.WAITING, Status.PAUSED} else {}),
     }

@@ -34,6 +34,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, fake: FakeLLM) -> Iterator[S
                 "Failing": {"mode": "401"},
                 "Endless": {"mode": "hang-between"},
                 "Twice": {},
+                "Asking": {},
             }
         )
         yield stack
@@ -145,3 +146,24 @@ def test_a_killed_kickoff_leaves_no_process(stack: Stack, fake: FakeLLM, tmp_pat
     process.wait()
 
     wait_for(lambda: not stack.processes(), "no process is left", on_timeout=lambda: str(stack.processes()))
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_run_that_asks_a_person_is_three_and_says_where_to_answer(stack: Stack, form: list[str]) -> None:
+    stack.manage(
+        "shell",
+        "-c",
+        "from crews.models import Task; Task.objects.filter(crew__name='Asking').update(human_input=True)",
+    )
+    done = kickoff(stack, "Asking", *form)
+
+    assert done.returncode == 3, done.stderr
+    if form:
+        outcome = lines_of(done)[-1]
+        assert (outcome["status"], outcome["waiting_for"]) == ("waiting", "approval")
+        assert len(outcome["continue_at"]) == 1
+    else:
+        assert "It waits for an answer. Answer at http" in done.stderr
+        assert "/approvals/" in done.stderr
+        assert "manage.py up" in done.stderr
+    assert stack.processes() == []
