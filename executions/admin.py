@@ -147,7 +147,7 @@ class BudgetAdmin(ModelAdmin):
 
     @admin.display(description=_("user"), ordering="username")
     def user(self, budget: Budget) -> str:
-        return getattr(budget, "username", None) or _("(deleted)")
+        return str(getattr(budget, "username", None) or _("(deleted)"))
 
     def save_model(self, request: HttpRequest, obj: Budget, form: Any, change: bool) -> None:
         # What is spent and reserved changes meanwhile, and is not written back.

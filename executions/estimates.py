@@ -56,7 +56,7 @@ def of(crew: Crew) -> Estimate:
     seconds: dict[Any, float] = defaultdict(float)
     attempts = Attempt.objects.filter(execution__in=[row[0] for row in rows], ended_at__isnull=False)
     for execution, started, ended in attempts.values_list("execution_id", "started_at", "ended_at"):
-        seconds[execution] += (ended - started).total_seconds()
+        seconds[execution] += (ended - started).total_seconds() if ended else 0
     costs = [cost for _pk, cost, unpriced, _read, _written in rows if not unpriced]
     return Estimate(
         runs=len(rows),

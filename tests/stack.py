@@ -9,6 +9,7 @@ Everything goes through HTTP and WebSockets, as a user's own program would; only
 database, to say what really happened. SQLite unless `database_url` names a PostgreSQL database.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -17,10 +18,9 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httpx
 import psutil
@@ -105,6 +105,36 @@ class Stack:
             self._running[name] = spawn(
                 [sys.executable, "manage.py", name], env=self.environment, cwd=ROOT, stdout=log, stderr=log
             )
+
+    def start_worker(self, machine: str) -> None:
+        """Start a worker as another machine would, named `machine`: on the same database, in a folder of its own."""
+        folder = self.folder / machine
+        folder.mkdir(mode=0o711, exist_ok=True)
+        environment = {
+            "DATABASE_URL": f"sqlite:///{self.folder / 'portal.sqlite3'}",
+            **self.environment,
+            "PORTAL_DATA_DIR": str(folder),
+            "PORTAL_WORKER_NAME": machine,
+            "SECRET_KEY": (self.folder / "secret_key").read_text(),
+            "ENCRYPTION_KEYS": (self.folder / "encryption_key").read_text(),
+        }
+        self._wanted = (*self._wanted, machine) if machine not in self._wanted else self._wanted
+        with self._log(machine).open("ab") as log:
+            command = [sys.executable, "manage.py", "worker"]
+            self._running[machine] = spawn(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
+        wait_for(lambda: machine in self._workers(), f"the worker {machine} is there", on_timeout=self.logs)
+
+    def part(self, worker: str, name: str) -> psutil.Process:
+        """A program that a worker keeps running: its "runner", "queue" or the engine host "crewai"."""
+
+        def found() -> psutil.Process | None:
+            for child in psutil.Process(self.pid(worker)).children():
+                with contextlib.suppress(psutil.Error):
+                    if name in child.cmdline():
+                        return child
+            return None
+
+        return cast(psutil.Process, wait_for(found, f"{name} of {worker} runs", on_timeout=self.logs))
 
     def stop(self, name: str) -> int:
         """End one process as `up` would; returns its exit code."""
@@ -195,7 +225,8 @@ class Stack:
 
         Of each: `tasks` (how many, 1), `process` ("sequential"), `mode` of the fake model ("ok") or
         `models` (a mode for each agent), `description`, `inputs` (names), `agents` (how many, 1), `llm`
-        (parameters), `tools` (names) and `native_tools` (True). Owned by `ann`.
+        (parameters), `tools` (names), `native_tools` (True) and `price` (US$ for a million tokens written).
+        Owned by `ann`.
         """
         return self._data("crews", json.dumps({"llm_url": self.llm_url, "crews": crews}))
 
@@ -266,12 +297,12 @@ class Stack:
         query = "SELECT seq, type FROM executions_executionevent WHERE stream_id = {} ORDER BY seq"
         return [(int(seq), str(name)) for seq, name in self._rows(query, uuid.UUID(execution))]
 
-    def _workers(self) -> bool:
-        return bool(self._rows("SELECT name FROM executions_worker"))
+    def _workers(self) -> set[str]:
+        return {name for (name,) in self._rows("SELECT name FROM executions_worker")}
 
     def _rows(self, query: str, *parameters: uuid.UUID) -> list[tuple[Any, ...]]:
         if self.database_url:
             with psycopg.connect(self.database_url) as connection:
                 return connection.execute(query.format("%s").encode(), parameters).fetchall()
-        with closing(sqlite3.connect(self.folder / "portal.sqlite3", timeout=DEADLINE)) as lite:
+        with contextlib.closing(sqlite3.connect(self.folder / "portal.sqlite3", timeout=DEADLINE)) as lite:
             return lite.execute(query.format("?"), [value.hex for value in parameters]).fetchall()

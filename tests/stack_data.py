@@ -39,12 +39,13 @@ def crews(llm_url: str, crews: dict[str, dict[str, Any]]) -> dict[str, str]:
     provider = LLMProvider.objects.filter(name="Fake").first()
     provider = provider or make.LLMProviderFactory(name="Fake", api_base=llm_url)
 
-    def model(mode: str, native_tools: bool) -> LLMModel:
-        name = f"fake-{mode}".replace("@", "at") + ("" if native_tools else "-shim")
+    def model(mode: str, native_tools: bool, price: str | None) -> LLMModel:
+        name = f"fake-{mode}".replace("@", "at") + ("" if native_tools else "-shim") + (f"-{price}" if price else "")
         known = LLMModel.objects.filter(pk=name).first()
         return known or make.LLMModelFactory(
-            id=name, provider=provider, route=f"openai/{mode}", max_concurrency=100, native_tools=native_tools
-        )
+            id=name, provider=provider, route=f"openai/{mode}", max_concurrency=100, native_tools=native_tools,
+            price_in=0 if price else None, price_out=price,
+        )  # fmt: skip
 
     ids = {}
     for name, wanted in crews.items():
@@ -56,7 +57,7 @@ def crews(llm_url: str, crews: dict[str, dict[str, Any]]) -> dict[str, str]:
             make.AgentFactory(
                 owner=owner,
                 role=f"Agent {n + 1}",
-                llm_model=model(modes[n], wanted.get("native_tools", True)),
+                llm_model=model(modes[n], wanted.get("native_tools", True), wanted.get("price")),
                 llm_config=wanted.get("llm", {}),
             )
             for n in range(wanted.get("agents", 1))
