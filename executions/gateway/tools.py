@@ -128,11 +128,11 @@ class Tools:
                 result = await loop.run_in_executor(self._threads, run, order.arguments, folder)
         except ToolError as exc:
             return _Outcome(str(exc), is_ok=False)
-        except OSError:
-            return _Outcome(_("The tool could not read what it needed."), is_ok=False)
-        except TimeoutError:
+        except TimeoutError:  # an OSError too, so it comes first
             sentence = _("The tool took longer than %(seconds)s seconds.") % {"seconds": settings.TOOL_TIMEOUT}
             return _Outcome(sentence, is_ok=False, is_final=False)
+        except OSError:
+            return _Outcome(_("The tool could not read what it needed."), is_ok=False)
         return _Outcome(result[:MAX_RESULT], is_ok=True)
 
 
