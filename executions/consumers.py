@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-import json
 import uuid
 from typing import Any
 from urllib.parse import parse_qs
 
+import orjson
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.core.exceptions import PermissionDenied
@@ -49,11 +49,13 @@ class ExecutionConsumer(AsyncWebsocketConsumer):
 
     def _stream(self, route: dict[str, Any]) -> uuid.UUID:
         runs = Execution.objects.filter(crew_id=route["crew_id"]) if "crew_id" in route else Execution.objects.all()
+        # Not its texts: they may be long, and every watcher that comes back asks.
+        runs = runs.only("stream_id", "access")
         return find(runs, self.scope["user"], Action.SEE, pk=route["exec_id"]).stream_id
 
     async def _watch(self, stream_id: uuid.UUID, after: int) -> None:
         async for event in live.follow(stream_id, after):
-            await self.send(json.dumps(event, ensure_ascii=False))
+            await self.send(orjson.dumps(event).decode())
         await self.close(DONE)
 
     async def disconnect(self, code: int) -> None:

@@ -5,11 +5,9 @@ commit, because the stream's row is locked from the moment its `last_seq` is rai
 slow in a transaction that appends.
 """
 
-import json
-import math
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any
@@ -57,6 +55,9 @@ class NewEvent:
             raise ValueError(f"{self.type} is not an event type")
 
 
+Numbered = tuple[int, NewEvent, str]  # with its seq, and its data as JSON
+
+
 def append(stream_id: uuid.UUID, new: Sequence[NewEvent]) -> int:
     """Add events to a stream, in order, and tell watchers once the transaction has committed.
 
@@ -66,40 +67,36 @@ def append(stream_id: uuid.UUID, new: Sequence[NewEvent]) -> int:
     if not new:
         return 0
     now = timezone.now()
-    encoded = [_encoded(event) for event in new]
+    texts = [_json(event.data) for event in new]
     # Whoever appends within a transaction of its own cannot go on without the events: no savepoint.
     with transaction.atomic(savepoint=False):
         last = _take_numbers(stream_id, len(new))
-        first = last - len(new) + 1
-        _store(stream_id, first, encoded, now)
-        fits = sum(len(text) + ENVELOPE_CHARACTERS for _, text in encoded) < MAX_NEWS_CHARACTERS
-        told = [event for event, _ in encoded] if fits else []
-        transaction.on_commit(partial(_announce, stream_id, first, last, told, now))
+        numbered = list(zip(range(last - len(new) + 1, last + 1), new, texts, strict=True))
+        _store(stream_id, numbered, now)
+        fits = sum(map(len, texts)) + len(texts) * ENVELOPE_CHARACTERS < MAX_NEWS_CHARACTERS
+        transaction.on_commit(partial(_announce, stream_id, last, numbered if fits else [], now))
     return last
 
 
-def _encoded(event: NewEvent) -> tuple[NewEvent, str]:
-    """An event whose data the databases take, and that data as JSON."""
+def _json(data: dict[str, Any]) -> str:
+    """`data` as JSON that every reader has a place for."""
     try:
-        text = orjson.dumps(event.data).decode()
-    except TypeError:  # orjson knows no half of a surrogate pair, and no number beyond 64 bits
+        text = orjson.dumps(data).decode()
+    except TypeError:  # half a surrogate pair, or a number beyond 64 bits
         text = ""
-    if text and "\\u0000" not in text:
-        return event, text
-    event = replace(event, data=_storable(event.data))
-    return event, json.dumps(event.data)
+    return text if text and "\\u0000" not in text else orjson.dumps(_plain(data)).decode()
 
 
-def _storable(value: Any) -> Any:
-    """What a model or a tool said, without what PostgreSQL has no place for: NUL, half characters, NaN."""
+def _plain(value: Any) -> Any:
+    """What a model or a tool said, without what PostgreSQL or a browser has no place for."""
     if isinstance(value, str):
         return value.replace("\0", "").encode("utf-8", "replace").decode()
     if isinstance(value, dict):
-        return {_storable(str(key)): _storable(item) for key, item in value.items()}
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_storable(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return [_plain(item) for item in value]
+    if isinstance(value, int) and value.bit_length() > 63:
+        return str(value)
     return value
 
 
@@ -113,16 +110,16 @@ def _statements(vendor: str) -> tuple[str, str]:
     return insert, f"COPY {table} FROM STDIN" if vendor == "postgresql" else insert
 
 
-def _store(stream_id: uuid.UUID, first: int, encoded: list[tuple[NewEvent, str]], now: datetime) -> None:
+def _store(stream_id: uuid.UUID, numbered: list[Numbered], now: datetime) -> None:
     key = rows.key(EventStream, stream_id)
     stored = connection.ops.adapt_datetimefield_value
     values = (
         (key, seq, event.type, stored(event.at or now), event.attempt, event.task, event.role, text)
-        for seq, (event, text) in enumerate(encoded, start=first)
+        for seq, event, text in numbered
     )
     one, many = _statements(connection.vendor)
     with connection.cursor() as cursor:
-        if len(encoded) == 1:
+        if len(numbered) == 1:
             cursor.execute(one, next(values))
         elif connection.vendor == "postgresql":
             with cursor.copy(many) as copy:
@@ -148,12 +145,11 @@ def _take_numbers(stream_id: uuid.UUID, count: int) -> int:
     return int(row[0])
 
 
-def _announce(stream_id: uuid.UUID, first: int, last: int, told: list[NewEvent], now: datetime) -> None:
+def _announce(stream_id: uuid.UUID, last: int, told: list[Numbered], now: datetime) -> None:
     from executions import live  # live reads the log, so it stands above this module
 
     news = [
-        _wire(seq, event.type, event.at or now, event.task, event.role, event.data)
-        for seq, event in enumerate(told, start=first)
+        _wire(seq, event.type, event.at or now, event.task, event.role, orjson.loads(text)) for seq, event, text in told
     ]
     live.publish(stream_id, last, news)
 
