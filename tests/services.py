@@ -182,9 +182,10 @@ def redis_url() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def postgres_cluster() -> Iterator[Server]:
-    """A PostgreSQL cluster of its own, without durability. Raises `Missing`.
+def postgres_cluster(*, is_durable: bool = False) -> Iterator[Server]:
+    """A PostgreSQL cluster of its own. Raises `Missing`.
 
+    Its data outlive nothing, or with `is_durable` a crash of the server, though none of the machine.
     PostgreSQL refuses to run as root: then it runs as user `postgres`, in a folder that user can reach.
     """
     programs = postgres_bin()
@@ -223,7 +224,7 @@ def postgres_cluster() -> Iterator[Server]:
             "unix_socket_directories": str(folder),
             "fsync": "off",
             "full_page_writes": "off",
-            "synchronous_commit": "off",
+            "synchronous_commit": "on" if is_durable else "off",
             "max_connections": "200",
         }
         server = Server(

@@ -11,6 +11,7 @@ The last line is JSON: {"schedules", "violations", "kills", "repeated_calls", â€
 
 import argparse
 import collections
+import dataclasses
 import json
 import random
 import signal
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 from tests.chaos import schedule
@@ -46,6 +48,12 @@ class Tally:
         self.slowest = max(self.slowest, played.settled)
         if played.violations:
             self.failing.append(played.schedule.seed)
+
+    def lose(self, seed: int) -> None:
+        """A schedule after which the portal did not come back."""
+        self.schedules += 1
+        self.violations += 1
+        self.failing.append(seed)
 
     def merge(self, other: dict[str, Any]) -> None:
         """Add the result of another process."""
@@ -87,30 +95,45 @@ def planned(options: argparse.Namespace) -> Iterator[int]:
 
 
 def play_all(options: argparse.Namespace) -> Tally:
-    """Play schedules on one scene of this process."""
+    """Play schedules in this process; a scene that cannot be made whole again is a violation, and another is set."""
     tally = Tally()
-    began = time.monotonic()
-    with Scene(team=options.database == "postgres", keep=options.keep) as scene:
-        player = Player(scene)
-        say(f"the scene is set after {time.monotonic() - began:.0f} s, in {scene.folder}")
-        try:
-            for seed in planned(options):
-                drawn = schedule.draw(
-                    seed, team=scene.team, only=options.only, only_kills=options.proof == "kills", faults=options.faults
-                )
-                played = player.play(drawn)
-                tally.add(played)
-                _tell(played, tally)
-                if played.violations and options.keep:
-                    say("kept as it is:", scene.folder)
+    seeds = planned(options)
+    try:
+        while (seed := next(seeds, None)) is not None:
+            began = time.monotonic()
+            with (
+                Scene(team=options.database == "postgres", keep=options.keep) as scene,
+                closing(Player(scene)) as player,
+            ):
+                say(f"the scene is set after {time.monotonic() - began:.0f} s, in {scene.folder}")
+                while seed is not None and _play_one(player, seed, options, tally):
+                    is_enough = options.proof == "kills" and tally.kills >= options.count
+                    seed = None if is_enough else next(seeds, None)
+                if seed is None:
                     break
-                if options.proof == "kills" and tally.kills >= options.count:
-                    break
-        except KeyboardInterrupt:
-            say("interrupted")
-        finally:
-            player.close()
+    except KeyboardInterrupt:
+        say("interrupted")
     return tally
+
+
+def _play_one(player: Player, seed: int, options: argparse.Namespace, tally: Tally) -> bool:
+    """Play a schedule; False when the scene did not survive it."""
+    drawn = schedule.draw(
+        seed, team=player.scene.team, only=options.only, only_kills=options.proof == "kills", faults=options.faults
+    )
+    try:
+        played = player.play(drawn)
+    except AssertionError as exc:
+        tally.lose(seed)
+        say(f"{tally.schedules:5d}  seed {seed}: the portal did not come back: {exc}")
+        return False
+    tally.add(played)
+    _tell(played, tally)
+    if played.violations and options.keep:
+        path = player.scene.folder / f"history-{seed}.json"
+        path.write_text(json.dumps(dataclasses.asdict(played.history), default=str, indent=1))
+        say("       all that is known of it:", path)
+    return True
 
 
 def _tell(played: Played, tally: Tally) -> None:
@@ -163,7 +186,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--faults", type=int, help="how many a schedule (1 to 4, at random)")
     parser.add_argument("--jobs", type=int, default=1, help="scenes side by side (1)")
     parser.add_argument("--json", action="store_true", help="nothing but the result on standard output")
-    parser.add_argument("--keep", action="store_true", help="stop at a violation, and keep folders and logs")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep folders, logs, and all that is known of violated schedules"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started and mounted is taken back

@@ -101,7 +101,7 @@ class Scene:
         if not self._keep:
             self._open.callback(subprocess.run, ["rm", "-rf", folder], check=False)
         self._open.enter_context(self.fake)
-        self.postgres = self._open.enter_context(services.postgres_cluster()) if self.team else None
+        self.postgres = self._open.enter_context(services.postgres_cluster(is_durable=True)) if self.team else None
         self.redis = self._open.enter_context(services.redis_instance()) if self.team else None
         url = services.create_database(self.postgres.url, "chaos") if self.postgres else ""
         backend = {"database_url": url, "redis_url": self.redis.url if self.redis else ""}
