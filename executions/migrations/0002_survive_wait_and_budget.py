@@ -239,6 +239,10 @@ class Migration(migrations.Migration):
         migrations.RunPython(rank_by_age, migrations.RunPython.noop),
         migrations.AddIndex(
             model_name='execution',
+            index=models.Index(fields=['status', '-created_at', '-id'], name='executions_by_status'),
+        ),
+        migrations.AddIndex(
+            model_name='execution',
             index=models.Index(condition=models.Q(('status', 'pending')), fields=['queue_rank', 'id'], name='executions_by_rank'),
         ),
         migrations.AddIndex(
@@ -275,6 +279,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='approval',
             index=models.Index(fields=['execution', 'requested_at'], name='executions__executi_e007c5_idx'),
+        ),
+        migrations.AddIndex(
+            model_name='approval',
+            index=models.Index(fields=['-requested_at', '-id'], name='approvals_by_age'),
         ),
         migrations.AddIndex(
             model_name='approval',

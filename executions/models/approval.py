@@ -67,6 +67,7 @@ class Approval(models.Model):
         ordering = ["-requested_at", "-id"]
         indexes = [
             models.Index(fields=["execution", "requested_at"]),
+            models.Index(fields=["-requested_at", "-id"], name="approvals_by_age"),
             models.Index(fields=["-requested_at", "-id"], condition=Q(status="open"), name="approvals_open"),
             models.Index(fields=["expires_at"], condition=Q(status="open"), name="approvals_expiring"),
             models.Index(fields=["remind_at"], condition=Q(status="open"), name="approvals_to_remind"),

@@ -133,6 +133,7 @@ class Execution(Moves, Guarded):
             models.Index(fields=["-created_at", "-id"]),
             models.Index(fields=["crew", "-created_at"]),
             models.Index(fields=["created_by", "-created_at"]),
+            models.Index(fields=["status", "-created_at", "-id"], name="executions_by_status"),
             models.Index(fields=["queue_rank", "id"], condition=Q(status="pending"), name="executions_by_rank"),
             models.Index(fields=["waiting_for"], condition=Q(status="waiting"), name="executions_waiting"),
             models.Index(fields=["lease_until"], condition=Q(status="running"), name="executions_leases"),
