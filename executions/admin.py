@@ -107,6 +107,11 @@ class BudgetForm(forms.ModelForm):
         model = Budget
         fields = ["subject_id", "period", "limit_usd", "limit_tokens"]
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.instance._state.adding:
+            del self.fields["subject_id"]
+
     def clean_subject_id(self) -> Any:
         return self.cleaned_data["subject_id"].pk
 

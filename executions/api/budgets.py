@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.http import Http404
 from django_filters import rest_framework as filters
@@ -17,6 +18,7 @@ from executions import budgets, estimates
 from executions.models import Budget
 from portal.accounts.models import Role, User
 from portal.accounts.permissions import Action, find
+from portal.lib.problems import InvalidValues, model_errors
 
 
 class BudgetSerializer(serializers.ModelSerializer[Budget]):
@@ -49,7 +51,10 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
         changed = {**self.validated_data, **kwargs}
         for name, value in changed.items():
             setattr(budget, name, value)
-        budgets.check(budget)
+        try:
+            budgets.check(budget)
+        except ValidationError as exc:
+            raise InvalidValues(model_errors(exc, {"subject_id": "user_id"})) from exc
         # What is spent and reserved changes meanwhile, and is not written back.
         if self.instance is None:
             budget.save(force_insert=True)

@@ -418,7 +418,7 @@ def test_runs_that_meet_a_limit_wait_and_go_on_from_there_once_it_is_raised(
         "paid"
     ]
     admin = team_stack.client("root")
-    me = team_stack.client("ann").get("/api/me").json()["id"]
+    me = admin.get(f"/api/crews/{crew}").json()["owner_id"]
     made = admin.post("/api/budgets", json={"user_id": me, "limit_usd": "0.03"})
     assert made.status_code == 201, made.text
     budget = f"/api/budgets/{made.json()['id']}"
