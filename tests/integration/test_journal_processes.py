@@ -37,6 +37,12 @@ def gateway(tmp_path: Path) -> Iterator[GatewayProcess]:
         yield process
 
 
+@pytest.fixture
+def shared_database() -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("several gateways share a PostgreSQL database")
+
+
 class Asking:
     """A client that asks in a thread of its own, for as long as the gateway lives."""
 
@@ -124,12 +130,10 @@ def test_a_kill_repeats_one_request_of_a_model_without_tools(
     assert len(fake.ledger) == 3
 
 
-@pytest.mark.postgres
+@pytest.mark.usefixtures("shared_database")
 def test_another_gateway_takes_over_when_the_lease_runs_out(
     fake: FakeLLM, gateway: GatewayProcess, tmp_path: Path
 ) -> None:
-    if connection.vendor != "postgresql":
-        pytest.skip("two gateways share a PostgreSQL database")
     execution, token = running(model(fake))
     with (
         GatewayProcess(tmp_path / "two", lease_seconds=3) as doomed,
@@ -151,12 +155,10 @@ def test_another_gateway_takes_over_when_the_lease_runs_out(
         assert GatewayInstance.objects.count() == 2
 
 
-@pytest.mark.postgres
+@pytest.mark.usefixtures("shared_database")
 def test_an_answer_under_way_at_another_gateway_is_waited_for(
     fake: FakeLLM, gateway: GatewayProcess, tmp_path: Path
 ) -> None:
-    if connection.vendor != "postgresql":
-        pytest.skip("two gateways share a PostgreSQL database")
     execution, token = running(model(fake))
     with GatewayProcess(tmp_path / "two") as other:
         first = Asking(gateway, token)
@@ -169,12 +171,10 @@ def test_an_answer_under_way_at_another_gateway_is_waited_for(
     assert types(execution) == ["llm.started", "llm.completed", "llm.replayed"]
 
 
-@pytest.mark.postgres
+@pytest.mark.usefixtures("shared_database")
 def test_a_gateway_that_stood_still_begins_anew_and_changes_nothing_that_was_taken(
     fake: FakeLLM, gateway: GatewayProcess, tmp_path: Path
 ) -> None:
-    if connection.vendor != "postgresql":
-        pytest.skip("two gateways share a PostgreSQL database")
     execution, token = running(model(fake))
     with GatewayProcess(tmp_path / "two", lease_seconds=3) as frozen:
         before = GatewayInstance.objects.get(name__endswith=f":{frozen.port}").instance
