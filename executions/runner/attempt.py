@@ -71,6 +71,7 @@ class Run:
         self._stopping = False
         self._pausing = execution.pause_requested_at is not None
         self._abandoned = False
+        self._is_lost = False
         self._born = time.monotonic()
         self._spent = 0.0  # seconds of earlier attempts
 
@@ -87,9 +88,10 @@ class Run:
         if at_once:
             self._interrupt.set()
 
-    def abandon(self) -> None:
-        """The lease is gone, or the runner ends: kill the engine and write nothing more."""
+    def abandon(self, *, is_lost: bool = False) -> None:
+        """The lease is gone (`is_lost`), or the runner ends: kill the engine and write nothing more."""
         self._abandoned = True
+        self._is_lost = self._is_lost or is_lost
         self._interrupt.set()
 
     async def carry(self) -> None:
@@ -100,7 +102,7 @@ class Run:
             problem, closing = await self._work()
         except LeaseLost:
             logger.warning("run %s: the lease went to another runner", self.execution.pk)
-            self._abandoned = True
+            self.abandon(is_lost=True)
         if self._abandoned:
             return
         for delay in (0.2, 1, 5, 15, None):
@@ -117,8 +119,11 @@ class Run:
                 await asyncio.sleep(delay)
 
     def clean_up(self) -> None:
-        """Remove the attempt's work folder; its events and log stay. Whoever recovers an abandoned one needs both."""
-        if not self._abandoned:
+        """Remove the attempt's work folder; its events and log stay.
+
+        Whoever puts back what this runner abandons at its end needs both; of a lost lease nobody here does.
+        """
+        if self._is_lost or not self._abandoned:
             shutil.rmtree(self.folder / "work", ignore_errors=True)
 
     async def _work(self) -> tuple[Problem | None, Line | None]:

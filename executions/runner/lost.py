@@ -3,10 +3,13 @@
 import contextlib
 import logging
 import shutil
+import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
+from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
@@ -23,13 +26,14 @@ RUNNER_DIED = _("The worker that carried the run ended unexpectedly and was star
 RUNNER_RESTARTED = _("The worker was told to end, so another one takes over.")
 
 
-def recover_expired(worker: str, lease: timedelta) -> int:
-    """Queue again what no runner holds any more; how many runs that were.
+def recover_expired(worker: str, lease: timedelta, carried: Sequence[uuid.UUID] = ()) -> int:
+    """Queue again what no runner holds any more; how many runs that were. `carried` are this runner's own.
 
     First the lease is taken over, by the database's clock and one compare-and-set: from then on its
     last holder is refused, should it come back, and no other runner does the same.
     """
-    lost = [execution for execution in list(_expired()) if take_over(execution, worker, lease)]
+    own = Q(lease_worker=worker, pk__in=carried)
+    lost = [execution for execution in list(_expired().exclude(own)) if take_over(execution, worker, lease)]
     return sum(_recover(execution, str(RUNNER_LOST)) for execution in lost)
 
 

@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 REQUESTS_EVERY = 0.4  # seconds: a stop or pause is obeyed within a second even when its ring was lost
 QUEUE_EVERY = 1.0  # and so is a kickoff whose ring was lost
-SIGN_OF_LIFE_EVERY = 5.0
+SIGN_OF_LIFE_EVERY = 5.0  # at most; a lease is renewed several times before it is over
+RENEWALS = 4
 LOST_EVERY = 5.0
 CHORES_EVERY = 5.0
 
@@ -62,7 +63,7 @@ class Supervisor:
             asyncio.ensure_future(self._every(seconds, chore))
             for seconds, chore in (
                 (REQUESTS_EVERY, self._obey),
-                (SIGN_OF_LIFE_EVERY, self._sign_of_life),
+                (min(SIGN_OF_LIFE_EVERY, settings.LEASE_SECONDS / RENEWALS), self._sign_of_life),
                 (LOST_EVERY, self._find_lost),
                 (CHORES_EVERY, self._do_chores),
                 (CHORES_EVERY, self._remind),
@@ -155,7 +156,7 @@ class Supervisor:
         held = await self.db(self._renew, [run.execution.pk for run in carried])
         for run in carried:
             if held.get(run.execution.pk) != run.attempt:
-                run.abandon()
+                run.abandon(is_lost=True)
 
     async def _ask_isolation(self) -> str:
         for engine in ENGINES:
@@ -177,7 +178,8 @@ class Supervisor:
         return Execution.objects.filter(pk__in=carried).renew_leases(self.name, self.lease) if carried else {}
 
     async def _find_lost(self) -> None:
-        if await self.db(lost.recover_expired, self.name, self.lease):
+        mine = [run.execution.pk for run in self.runs]  # held up for too long, they may still be renewed
+        if await self.db(lost.recover_expired, self.name, self.lease, mine):
             self._wake.set()
 
     async def _do_chores(self) -> None:

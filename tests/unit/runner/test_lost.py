@@ -73,6 +73,13 @@ def test_a_lease_that_was_renewed_in_this_moment_is_not_taken():
     assert seen.lease_worker == "machine"
 
 
+def test_a_runner_that_was_held_up_leaves_its_own_runs_alone_and_renews_them():
+    execution = expired()
+    assert lost.recover_expired("machine", LEASE, [execution.pk]) == 0
+    assert Execution.objects.all().renew_leases("machine", LEASE) == {execution.pk: 1}
+    assert lost.recover_expired("another machine", LEASE) == 0
+
+
 def test_of_two_that_take_a_lease_over_one_wins():
     first = expired()
     second = Execution.objects.get(pk=first.pk)
