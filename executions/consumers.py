@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import uuid
 from typing import Any
 from urllib.parse import parse_qs
@@ -10,14 +11,18 @@ import orjson
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError
 from django.http import Http404
+from redis.exceptions import RedisError
 
 from executions import live
 from executions.models import Execution
 from portal.accounts.models import User
 from portal.accounts.permissions import Action, find
 
-DONE = 1000
+logger = logging.getLogger(__name__)
+
+DONE, TRY_AGAIN = 1000, 1013
 BAD_REQUEST, NOT_SIGNED_IN, FORBIDDEN, NOT_FOUND = 4400, 4401, 4403, 4404
 
 
@@ -25,7 +30,7 @@ class ExecutionConsumer(AsyncWebsocketConsumer):
     """One JSON event a frame: the history after `?after=`, then live, then close 1000.
 
     A refusal accepts first, since a browser shows nothing but "failed" of a socket that was never
-    accepted, and closes with 4400, 4401, 4403 or 4404.
+    accepted, and closes with 4400, 4401, 4403 or 4404. 1013: the database or Redis is away; come back.
     """
 
     watching: asyncio.Task[None] | None = None
@@ -54,9 +59,15 @@ class ExecutionConsumer(AsyncWebsocketConsumer):
         return find(runs, self.scope["user"], Action.SEE, pk=route["exec_id"]).stream_id
 
     async def _watch(self, stream_id: uuid.UUID, after: int) -> None:
-        async for event in live.follow(stream_id, after):
-            await self.send(orjson.dumps(event).decode())
-        await self.close(DONE)
+        try:
+            async for event in live.follow(stream_id, after):
+                await self.send(orjson.dumps(event).decode())
+        except (DatabaseError, RedisError, OSError) as exc:
+            # Who hears nothing any more is told so, and comes back where it was.
+            logger.warning("a watcher of %s is sent away: %s", stream_id, exc)
+            await self.close(TRY_AGAIN)
+        else:
+            await self.close(DONE)
 
     async def disconnect(self, code: int) -> None:
         if self.watching is not None and self.watching is not asyncio.current_task():

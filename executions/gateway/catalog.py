@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -14,7 +15,6 @@ from executions import budgets
 from executions.gateway.faults import Refusal
 from executions.models import Execution, RoleModel
 from executions.status import ACTIVE, Status
-from portal.lib.dbthreads import DatabaseThreads
 
 ROLE = "role:"
 FRESH_SECONDS = 1.0  # no older than this may anything be that was read
@@ -108,16 +108,19 @@ class Catalog:
 
 
 class Directory:
-    """Reads catalog and runs, and remembers them for at most a second."""
+    """Reads catalog and runs, and remembers them for at most a second.
 
-    def __init__(self, db: DatabaseThreads) -> None:
-        self._db = db
+    `read` calls a function with arguments where queries may run.
+    """
+
+    def __init__(self, read: Callable[..., Awaitable[Any]]) -> None:
+        self._read = read
         self._catalog: Catalog | None = None
         self._runs: dict[Caller, Run] = {}
 
     async def catalog(self) -> Catalog:
         if self._catalog is None or time.monotonic() - self._catalog.read_at > FRESH_SECONDS:
-            self._catalog = await self._db(read_catalog)
+            self._catalog = await self._read(read_catalog)
         return self._catalog
 
     async def run(self, caller: Caller) -> Run:
@@ -129,7 +132,7 @@ class Directory:
         run = self._runs.get(caller)
         if run is None or now - run.read_at > FRESH_SECONDS:
             self._runs = {key: known for key, known in self._runs.items() if now - known.read_at <= FRESH_SECONDS}
-            self._runs[caller] = run = await self._db(read_run, caller)
+            self._runs[caller] = run = await self._read(read_run, caller)
         return run
 
     async def run_anew(self, caller: Caller) -> Run:

@@ -28,8 +28,8 @@ T = TypeVar("T")
 # SQLite has one writer: threads that wait for each other there sleep longer than a queue makes them wait.
 SQLITE_THREADS = 1
 DATABASE_THREADS = 8
-# A database that restarts or is busy: seconds between the attempts to write.
-PAUSES = (0.1, 0.5, 2.0, 5.0)
+# A database that restarts or is busy: seconds between the attempts. Runs outlive a minute without it.
+PAUSES = (0.1, 0.5, 2.0, 5.0, 10.0, 15.0, 30.0)
 MODEL_CHECK_SECONDS = 0.5
 # Seconds between the looks at a request that another gateway carries out.
 FIRST_LOOK, LAST_LOOK = 0.05, 1.0
@@ -44,7 +44,7 @@ class State:
     def __init__(self) -> None:
         size = SQLITE_THREADS if connection.vendor == "sqlite" else DATABASE_THREADS
         self.db = DatabaseThreads(size, "gateway-database")
-        self.directory = Directory(self.db)
+        self.directory = Directory(self.write)
         self.presence = Presence(self.db, ledger.gateway_name())
         self.slots = Slots()
         self.room = Room()

@@ -80,7 +80,7 @@ class Tools:
 
     async def call(self, order: ToolOrder) -> str:
         """The tool's result, recorded. Raises `Refusal`: also when the tool itself could not do it (422, 504)."""
-        await self._state.db(_allow, order.caller, order.name)
+        await self._state.write(_allow, order.caller, order.name)
         if order.ordinal is None:
             return (await self._carry_out(order, None)).given()
         key, holds = order.key(), self._state.holds

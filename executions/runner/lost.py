@@ -56,6 +56,15 @@ def recover_mine(worker: str, *, is_blameless: bool) -> int:
     return sum(_recover(execution, reason, is_blameless=is_blameless) for execution in mine)
 
 
+def remove_leftovers() -> None:
+    """Remove the working folders of all attempts: for a runner that starts, and so carries nothing.
+
+    What a killed runner left here is no use any more: its runs went on elsewhere, or were recovered.
+    """
+    for folder in Path(settings.RUNS_DIR).glob("*/*/work"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _recover(execution: Execution, reason: str, *, is_blameless: bool = False) -> bool:
     # What the engine wrote before it died may still be in its file here: finished tasks need not run again.
     folder = Path(settings.RUNS_DIR) / str(execution.pk) / str(execution.attempt)

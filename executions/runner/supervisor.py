@@ -59,6 +59,7 @@ class Supervisor:
         loop.add_reader(doorbell, self._rang, doorbell)
         await self._sign_of_life()
         await self.db(lost.recover_mine, self.name, is_blameless=False)
+        await asyncio.to_thread(lost.remove_leftovers)
         regular = [
             asyncio.ensure_future(self._every(seconds, chore))
             for seconds, chore in (

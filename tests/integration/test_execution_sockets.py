@@ -7,6 +7,7 @@ import uuid
 import pytest
 from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
+from django.db import OperationalError
 
 from executions import events
 from executions.status import Status
@@ -110,3 +111,23 @@ async def test_a_watcher_goes_on_after_what_it_has_and_hears_news():
     seen, code = await socket.frames()
     assert [event["type"] for event in seen] == ["execution.completed"]
     assert code == 1000
+
+
+async def test_a_watcher_whose_database_goes_away_is_told_to_come_back(monkeypatch):
+    user, run = await sync_to_async(a_run)(Status.RUNNING)
+    read = events.read
+    answers = iter([read])
+
+    def breaks_off(*args, **kwargs):
+        return next(answers, _away)(*args, **kwargs)
+
+    monkeypatch.setattr(events, "read", breaks_off)
+    socket = Socket(f"/ws/executions/{run.pk}", basic(user))
+    assert await socket.open()
+    seen, code = await socket.frames()
+    assert [event["type"] for event in seen] == ["execution.started"]
+    assert code == 1013
+
+
+def _away(*_, **__):
+    raise OperationalError("the connection is lost")

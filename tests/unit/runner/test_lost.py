@@ -114,3 +114,14 @@ def test_what_was_to_fail_when_its_runner_died_fails():
     execution.refresh_from_db()
     assert (execution.status, execution.error_code) == (Status.FAILED, ErrorCode.TIMED_OUT)
     assert execution.error_message == "It took too long."
+
+
+def test_a_runner_that_starts_removes_what_a_killed_one_left():
+    path = events_file(execution_in(Status.RUNNING))
+    path.write_text("")
+    work = path.parent / "work"
+    work.mkdir()
+    (work / "draft.md").write_text("half")
+    lost.remove_leftovers()
+    assert not work.exists()
+    assert path.exists(), "events and log stay"
