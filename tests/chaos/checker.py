@@ -4,6 +4,7 @@ The table of moves stands here again, in its own words: a checker that took it f
 permit whatever the product does.
 """
 
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -74,6 +75,7 @@ def one_live_attempt(history: History) -> Violations:
 
 
 def moves_follow_the_table(history: History) -> Violations:
+    taken: set[str] = set()
     for note in history.notebook:
         if note["kind"] != "execution" or not note["old"]:
             continue
@@ -82,8 +84,13 @@ def moves_follow_the_table(history: History) -> Violations:
             yield f"{note['pk']} moved from {old['status']} to {new['status']}"
         if new["attempt"] != old["attempt"] and (new["attempt"], new["status"]) != (old["attempt"] + 1, "running"):
             yield f"{note['pk']} went from attempt {old['attempt']} to {new['attempt']} as {new['status']}"
+        if note["pk"] in taken and new["status"] == "running" and new["lease_worker"] == old["lease_worker"]:
+            yield f"{note['pk']} went on running after its lease was taken over"
+        taken.discard(note["pk"])
+        # An expired lease is taken over for one purpose: to put the run back into the queue.
         if new["status"] == old["status"] == "running" and new["lease_worker"] != old["lease_worker"]:
-            yield f"{note['pk']} changed hands while it ran"
+            taken.add(note["pk"])
+    yield from (f"{pk} was taken over and never put back" for pk in sorted(taken))
 
 
 def all_is_at_rest(history: History) -> Violations:
@@ -177,7 +184,11 @@ def logs_tell_what_happened(history: History) -> Violations:
 
 
 def calls_are_told_once(history: History) -> Violations:
+    """Each try is opened in the log as often as it has rows (a decision and its answer share one call), and closed."""
     for execution, events in history.events.items():
+        stored = Counter(
+            (_dashed(call["call_id"]), call["try_number"]) for call in history.of(history.calls, execution)
+        )
         opened, closed = Counter[Any](), Counter[Any]()
         for event in events:
             one = (event["data"].get("call"), event["data"].get("try"))
@@ -185,9 +196,10 @@ def calls_are_told_once(history: History) -> Violations:
                 opened[one] += 1
             elif event["type"] == "llm.completed" or (event["type"] == "llm.failed" and one in opened):
                 closed[one] += 1
-        for one, count in (opened | closed).items():
-            if opened[one] != 1 or closed[one] > 1:
-                yield f"{execution}: call {one} was told {count} times (opened {opened[one]}, closed {closed[one]})"
+        for one in sorted(set(opened) | set(closed) | set(stored), key=str):
+            if opened[one] != stored[one] or closed[one] > opened[one]:
+                told = f"opened {opened[one]} and closed {closed[one]} times"
+                yield f"{execution}: call {one} was {told} in the log, the ledger has {stored[one]}"
 
 
 def no_finished_task_is_redone(history: History) -> Violations:
@@ -312,6 +324,10 @@ def _family_agrees(history: History, family: FamilyFacts) -> Violations:
         read, written = call["prompt_tokens"], call["completion_tokens"]
         if read > 3 * most_read + 200 or written > 3 * most_written + 200:
             yield f"{family.mark}: call {call['id']} is estimated at {read} + {written} tokens"
+
+
+def _dashed(key: str) -> str:
+    return str(uuid.UUID(hex=key))
 
 
 def _ranges(seqs: list[int]) -> str:

@@ -11,6 +11,7 @@ from tests.chaos.history import FamilyFacts, History, Sent, logical
 
 RUN = "a" * 32
 MARK = "mark-1-0."
+CALL = "00000000-0000-0000-0000-000000000001"
 
 
 def event(seq: int, type_: str, /, *, attempt: int = 1, task: str = "", **data: Any) -> dict[str, Any]:
@@ -31,7 +32,8 @@ def sent(n: int, **changes: Any) -> Sent:
 
 def call(pk: int, **changes: Any) -> dict[str, Any]:
     values = {
-        "id": pk, "execution_id": RUN, "status": "completed", "model": "quick", "prompt_tokens": 10,
+        "id": pk, "call_id": f"{pk:032x}", "try_number": 1, "execution_id": RUN,
+        "status": "completed", "model": "quick", "prompt_tokens": 10,
         "completion_tokens": 5, "is_estimated": False, "cost_usd": Decimal("0.000075"),
     }  # fmt: skip
     return {**values, **changes}
@@ -52,8 +54,8 @@ def whole() -> History:
         event(1, "execution.queued", attempt=0),
         event(2, "execution.started"),
         event(3, "task.started", task="t"),
-        event(4, "llm.started", task="t", call="c", **{"try": 1}),
-        event(5, "llm.completed", task="t", call="c", **{"try": 1}),
+        event(4, "llm.started", task="t", call=CALL, **{"try": 1}),
+        event(5, "llm.completed", task="t", call=CALL, **{"try": 1}),
         event(6, "execution.recovered"),
         event(7, "execution.started", attempt=2),
         event(8, "log", attempt=2, task="t", kind="note", message="Hello"),
@@ -125,7 +127,7 @@ FORGED: dict[str, tuple[str, Callable[[History], None]]] = {
         "moves_follow_the_table",
         _noted("execution", moved("pending", 3), moved("running", 2)),
     ),
-    "a lease that changes hands": (
+    "a lease taken and kept": (
         "moves_follow_the_table", _noted("execution", moved("running", 2), moved("running", 2, "b")),
     ),
     "a run that runs for ever": ("all_is_at_rest", _with("executions", status="running")),
@@ -151,7 +153,7 @@ FORGED: dict[str, tuple[str, Callable[[History], None]]] = {
         "logs_tell_what_happened",
         lambda history: history.events[RUN].append(event(11, "agent.started", attempt=2)),
     ),
-    "a call told twice": ("calls_are_told_once", _add_event("llm.completed", call="c", **{"try": 1})),
+    "a call told twice": ("calls_are_told_once", _add_event("llm.completed", call=CALL, **{"try": 1})),
     "a call that never opened": ("calls_are_told_once", _add_event("llm.completed", call="d", **{"try": 1})),
     "a finished task starts again": ("no_finished_task_is_redone", _add_event("task.started", task="t")),
     "a task finished twice": ("no_finished_task_is_redone", _add_event("task.completed", task="t")),
