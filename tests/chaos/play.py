@@ -130,11 +130,11 @@ class Player:
             wait_for(all_rest, "every run rests", SETTLED_WITHIN - (time.monotonic() - quiet))
         stuck = []
         for family in families:
-            if family.is_settled:
-                continue
             rows = self.scene.database.of("executions_execution", family.executions, "id")
             where = [f"{row['id']} is {row['status']}, attempt {row['attempt']}" for row in rows]
-            stuck.append(f"{family.plan.mark} does not rest {SETTLED_WITHIN:.0f} s after the last fault: {where}")
+            if not family.is_settled or any(row["status"] not in ENDED for row in rows):
+                passed = time.monotonic() - quiet
+                stuck.append(f"{family.plan.mark} does not rest {passed:.0f} s after the last fault: {where}")
         return stuck
 
     def _tidy(self, ids: list[str]) -> list[str]:
