@@ -223,9 +223,10 @@ class Stack:
     def make_crews(self, crews: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         """Make crews and return their ids by name.
 
-        Of each: `tasks` (how many, 1), `process` ("sequential"), `mode` of the fake model ("ok") or
-        `models` (a mode for each agent), `description`, `inputs` (names), `agents` (how many, 1), `llm`
-        (parameters), `tools` (names), `native_tools` (True) and `price` (US$ for a million tokens written).
+        Of each: `tasks` (how many, 1), `asks` (numbers of those that ask a person), `process` ("sequential"),
+        `mode` of the fake model ("ok") or `models` (a mode for each agent), `description`, `inputs` (names),
+        `agents` (how many, 1), `llm` (parameters), `tools` (names), `native_tools` (True) and `price` (US$ for
+        a million tokens written).
         Owned by `ann`.
         """
         return self._data("crews", json.dumps({"llm_url": self.llm_url, "crews": crews}))

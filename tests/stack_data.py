@@ -74,6 +74,7 @@ def crews(llm_url: str, crews: dict[str, dict[str, Any]]) -> dict[str, str]:
                 name=f"Task {n + 1}",
                 description=wanted.get("description", f"Say something, part {n + 1}."),
                 execution_order=n + 1,
+                human_input=n + 1 in wanted.get("asks", ()),
                 context=[before] if before and process == "sequential" else [],
             )
         ids[name] = str(crew.pk)
