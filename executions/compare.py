@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db.models import Count, Sum
 
+from executions.engines.protocol import MANAGER_KEY
 from executions.forks import AGENT_TEXTS, TASK_TEXTS
 from executions.models import Execution, LLMCall, TaskRun
 from portal.lib.differences import Piece, differences
@@ -106,11 +107,12 @@ class _Side:
     def texts(self, key: str | None) -> dict[str, str]:
         """What a task's agent was told, and by which model it worked."""
         task = self.tasks.get(key or "", {})
-        agent = self.agents.get(task.get("agent") or "", {})
+        who = task.get("agent") or self.run.snapshot.get("spec", {}).get("manager") or MANAGER_KEY
+        agent = self.agents.get(who, {})
         return {
             **{name: task.get(name, "") for name in TASK_TEXTS},
             **{name: agent.get(name, "") for name in AGENT_TEXTS},
-            "model": self.models.get(task.get("agent") or "", ""),
+            "model": self.models.get(who, "") if task else "",
         }
 
     def usage(self, row: TaskRun | None) -> Usage | None:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 
 from crews.builtin_tools import BUILTIN
@@ -21,7 +21,7 @@ from crews.models import CrewInput, LLMModel
 from crews.placeholders import fill, unknown_names
 from executions import budgets, events
 from executions.actions.changes import unusable_models
-from executions.actions.starting import kept_file, kept_files
+from executions.actions.starting import hash_of, kept_file, kept_files, started_with
 from executions.engines import taskgraph
 from executions.engines.protocol import RunSpec
 from executions.models import EventStream, Execution, JournalEntry, RoleModel, TaskRun
@@ -79,6 +79,7 @@ def fork(
     budget_tokens: int | None = None,
     priority: int | None = None,
     trigger: str = Execution.Trigger.MANUAL,
+    idempotency_key: str = "",
 ) -> Execution:
     """Run `execution` again from its finished task `task` (a key), as a new execution of `by`.
 
@@ -88,6 +89,8 @@ def fork(
     `models` (role or key → model) or `model` for all roles; budgets and priority, which are the
     earlier run's unless given.
 
+    With an `idempotency_key` that this person used in the last 24 hours, the fork of that time comes back.
+
     Tasks that do not run again keep their texts and outputs, also when an input of theirs changes. In a
     crew that is led, calls of the earlier run that come again in the same words are answered from
     its journal, except those of roles that got another model.
@@ -95,6 +98,10 @@ def fork(
     Raises `Conflict` when `task` has not finished, and `InvalidValues`, `InvalidInputs` and what
     `budgets.require_priced` raises for what cannot be used; nothing is stored then.
     """
+    chosen = [(name, llm.pk) for name, llm in sorted((models or {}).items())], model and model.pk
+    request_hash = hash_of(execution.pk, task, inputs, tasks, agents, chosen, budget_usd, budget_tokens, priority)
+    if idempotency_key and (earlier := started_with(by, idempotency_key, request_hash)):
+        return earlier
     snapshot = copy.deepcopy(execution.snapshot)
     rows = {row.task: row for row in execution.task_runs.all()}
     if task not in rows:
@@ -112,42 +119,50 @@ def fork(
     budget_usd = execution.budget_usd if budget_usd is None else budget_usd
     budgets.require_priced(user=by, models=[role.llm_model for role in roles], budget_usd=budget_usd)
     execution_id = uuid.uuid4()
-    with kept_files(execution_id, files), transaction.atomic():
-        made = Execution.objects.create(
-            id=execution_id,
-            stream=EventStream.objects.create(id=execution_id),
-            access=AccessList.objects.create(owner=by),
-            crew=execution.crew,
-            name=execution.name,
-            engine=execution.engine,
-            inputs=values,
-            snapshot=snapshot,
-            priority=execution.priority if priority is None else priority,
-            trigger=trigger,
-            created_by=by,
-            budget_usd=budget_usd,
-            budget_tokens=execution.budget_tokens if budget_tokens is None else budget_tokens,
-            max_llm_calls=execution.max_llm_calls,
-            max_attempts=execution.max_attempts,
-            forked_from=execution,
-            forked_task=task,
-        )
-        for role in roles:
-            role.execution = made
-        RoleModel.objects.bulk_create(roles)
-        TaskRun.objects.bulk_create(_task_runs(made, rows.values(), again, roles))
-        if snapshot["spec"]["process"] == "hierarchical":
-            _copy_journal(execution, made, again, roles)
-        data = {
-            "name": made.name,
-            "priority": made.priority,
-            "trigger": trigger,
-            "forked_from": str(execution.pk),
-            "forked_task": task,
-            "inherited": [key for key in rows if key not in again],
-        }
-        events.append(execution_id, [events.NewEvent("execution.queued", data=data)])
-        ring_soon()
+    try:
+        with kept_files(execution_id, files), transaction.atomic():
+            made = Execution.objects.create(
+                id=execution_id,
+                stream=EventStream.objects.create(id=execution_id),
+                access=AccessList.objects.create(owner=by),
+                crew=execution.crew,
+                name=execution.name,
+                engine=execution.engine,
+                inputs=values,
+                snapshot=snapshot,
+                priority=execution.priority if priority is None else priority,
+                trigger=trigger,
+                created_by=by,
+                budget_usd=budget_usd,
+                budget_tokens=execution.budget_tokens if budget_tokens is None else budget_tokens,
+                max_llm_calls=execution.max_llm_calls,
+                max_attempts=execution.max_attempts,
+                idempotency_key=idempotency_key,
+                request_hash=request_hash if idempotency_key else "",
+                forked_from=execution,
+                forked_task=task,
+            )
+            for role in roles:
+                role.execution = made
+            RoleModel.objects.bulk_create(roles)
+            TaskRun.objects.bulk_create(_task_runs(made, rows.values(), again, roles))
+            if snapshot["spec"]["process"] == "hierarchical":
+                _copy_journal(execution, made, again, roles)
+            data = {
+                "name": made.name,
+                "priority": made.priority,
+                "trigger": trigger,
+                "forked_from": str(execution.pk),
+                "forked_task": task,
+                "inherited": [key for key in rows if key not in again],
+            }
+            events.append(execution_id, [events.NewEvent("execution.queued", data=data)])
+            ring_soon()
+    except IntegrityError:
+        # The same key came twice at once: the other request won.
+        if idempotency_key and (earlier := started_with(by, idempotency_key, request_hash)):
+            return earlier
+        raise
     return made
 
 

@@ -13,7 +13,8 @@ from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
 from django.db.models import Q
 from django.db.models.functions import Now
-from django.utils import translation
+from django.utils import timezone, translation
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from executions import approvals, events
@@ -94,7 +95,7 @@ def _message(approval: Approval, person: User, is_reminder: bool) -> EmailMessag
             % {"n": settings.APPROVAL_LINK_DAYS},
         ]
         if approval.expires_at is not None:
-            until = approval.expires_at.strftime("%Y-%m-%d %H:%M %Z")
+            until = date_format(timezone.localtime(approval.expires_at), "DATETIME_FORMAT")
             lines.append(_("Without an answer until %(until)s the run fails.") % {"until": until})
         # A name of several lines would be refused as a header.
         return EmailMessage(" ".join((subject % named).split()), "\n\n".join(lines), to=[person.email])

@@ -76,8 +76,8 @@ def kickoff(
     before anything is stored, `budgets.ModelUnpriced` for a model without a price under a budget of
     money, and `Conflict` when the key came with other values before.
     """
-    request_hash = _hash(crew, inputs, model, priority, budget_usd, budget_tokens) if idempotency_key else ""
-    if idempotency_key and (earlier := _earlier(by, idempotency_key, request_hash)):
+    request_hash = hash_of(crew.pk, dict(inputs), model, priority, budget_usd, budget_tokens) if idempotency_key else ""
+    if idempotency_key and (earlier := started_with(by, idempotency_key, request_hash)):
         return earlier
     crew = validation.require_runnable(crew, model=model)
     cleaned = validation.clean_inputs(crew, inputs)
@@ -110,7 +110,7 @@ def kickoff(
             transaction.on_commit(ring_soon)
     except IntegrityError:
         # The same key came twice at once: the other request won.
-        if idempotency_key and (earlier := _earlier(by, idempotency_key, request_hash)):
+        if idempotency_key and (earlier := started_with(by, idempotency_key, request_hash)):
             return earlier
         raise
     return execution
@@ -134,13 +134,16 @@ def _lay_out(execution: Execution, snapshot: Snapshot) -> None:
     )
 
 
-def _hash(crew: Crew, inputs: Mapping[str, Any], *rest: Any) -> str:
-    body = json.dumps([str(crew.pk), dict(inputs), *map(str, rest)], sort_keys=True, default=str)
-    return hashlib.sha256(body.encode()).hexdigest()
+def hash_of(*request: Any) -> str:
+    """What tells two requests of one idempotency key apart."""
+    return hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _earlier(by: User, key: str, request_hash: str) -> Execution | None:
-    """The run that this key started in the last 24 hours; an older key is free again."""
+def started_with(by: User, key: str, request_hash: str) -> Execution | None:
+    """The run that this key started in the last 24 hours; an older key is free again.
+
+    Raises `Conflict` when the key came with another request.
+    """
     earlier = Execution.objects.filter(created_by=by, idempotency_key=key).first()
     if earlier is None:
         return None

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
 
 from executions.models import Execution
@@ -14,6 +16,17 @@ def person(request: Request) -> User:
     """Who asks; `DeclaredAccess` has made sure that it is a user."""
     assert isinstance(request.user, User)  # noqa: S101 - narrows the type
     return request.user
+
+
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key", OpenApiTypes.STR, OpenApiParameter.HEADER, description="The same key and body: the same run."
+)
+
+
+def idempotency_key(request: Request, route: str) -> str:
+    """The key that came with a request, for this `route` alone; empty without one."""
+    key = request.headers.get("Idempotency-Key", "")
+    return f"{route}:{key}"[:200] if key else ""
 
 
 class OfRun:

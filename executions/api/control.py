@@ -14,7 +14,7 @@ from rest_framework.viewsets import GenericViewSet
 from executions import actions, forks
 from executions.api import control_serializers as forms
 from executions.api import serializers
-from executions.api.base import NewestQuestionsFirst, OfRun, person
+from executions.api.base import IDEMPOTENCY_KEY, NewestQuestionsFirst, OfRun, idempotency_key, person
 from executions.compare import compare
 from executions.models import Execution
 from portal.accounts.permissions import Action, find
@@ -69,7 +69,11 @@ class ControlMixin(OfRun, GenericViewSet[Execution]):
         """Start a run that failed or was stopped again, from its last finished task. 409 for any other."""
         return self._accepted(actions.retry(self.found(Action.STOP), person(request)))
 
-    @extend_schema(request=forms.ForkSerializer, responses={202: serializers.KickoffAnswerSerializer})
+    @extend_schema(
+        parameters=[IDEMPOTENCY_KEY],
+        request=forms.ForkSerializer,
+        responses={202: serializers.KickoffAnswerSerializer},
+    )
     @action(detail=True, methods=["post"])
     def fork(self, request: Request, pk: str) -> Response:
         """Start a new run from a finished task of this one, with other inputs, texts or models.
@@ -79,7 +83,13 @@ class ControlMixin(OfRun, GenericViewSet[Execution]):
         execution = self.found(Action.RUN)
         asked = forms.ForkSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        made = forks.fork(execution, person(request), trigger=Execution.Trigger.API, **asked.edits())
+        made = forks.fork(
+            execution,
+            person(request),
+            trigger=Execution.Trigger.API,
+            idempotency_key=idempotency_key(request, f"fork:{execution.pk}"),
+            **asked.edits(),
+        )
         url = f"/api/executions/{made.pk}"
         body = {"execution_id": made.pk, "status": made.status, "url": url}
         return Response(body, status=status.HTTP_202_ACCEPTED, headers={"Location": url})

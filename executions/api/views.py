@@ -20,7 +20,7 @@ from rest_framework.viewsets import GenericViewSet
 from crews.models import Crew
 from executions import actions, events, live
 from executions.api import serializers
-from executions.api.base import person
+from executions.api.base import IDEMPOTENCY_KEY, idempotency_key, person
 from executions.api.control import ControlMixin
 from executions.models import Execution
 from executions.status import Status
@@ -31,9 +31,6 @@ from portal.lib.problems import Problem
 
 EVENTS_PAGE = 1000
 AFTER = OpenApiParameter("after", OpenApiTypes.INT, description="Only events with a seq above this.")
-IDEMPOTENCY_KEY = OpenApiParameter(
-    "Idempotency-Key", OpenApiTypes.STR, OpenApiParameter.HEADER, description="The same key and body: the same run."
-)
 
 
 class EventStreamRenderer(BaseRenderer):
@@ -147,12 +144,11 @@ class KickoffView(CrewRunView):
         crew = self.crew(Action.RUN)
         asked = serializers.KickoffSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        key = request.headers.get("Idempotency-Key", "")
         execution = actions.kickoff(
             crew=crew,
             by=person(request),
             trigger=Execution.Trigger.API,
-            idempotency_key=f"kickoff:{crew.pk}:{key}"[:200] if key else "",
+            idempotency_key=idempotency_key(request, f"kickoff:{crew.pk}"),
             **asked.validated_data,
         )
         url = f"/api/executions/{execution.pk}"

@@ -278,6 +278,20 @@ class TestForking:
         answer = api.post(f"/api/executions/{running.pk}/fork", body, format="json")
         assert (answer.status_code, answer.json()["code"]) == (409, "task_not_finished")
 
+    def test_the_same_key_and_body_make_one_fork(self, api, user):
+        run = started(user)
+        body = {"task_id": run.task_runs.get().task}
+
+        def fork(**more):
+            answer = api.post(
+                f"/api/executions/{run.pk}/fork", {**body, **more}, format="json", HTTP_IDEMPOTENCY_KEY="k"
+            )
+            return answer.status_code, answer.json().get("execution_id")
+
+        assert fork() == fork()
+        assert fork(priority=3)[0] == 409
+        assert run.forks.count() == 1
+
     def test_two_runs_side_by_side(self, api, user):
         left, right = started(user), started(user)
         right.task_runs.update(output="The other text.")

@@ -21,16 +21,29 @@ def calls_of(stack: Stack, run: str) -> list[str]:
     return [call["task_id"] for call in answer.json()["results"]]
 
 
-def dependants(fake: FakeLLM, tasks: dict[str, dict[str, Any]], key: str) -> set[str]:
-    """Who was given the output of `key`, and so on, as the prompts that the model really got have it.
+def prompts(fake: FakeLLM, seed: int, tasks: dict[str, dict[str, Any]], after: int = 0) -> dict[str, list[str]]:
+    """What the model was really sent for each task of a seed's graph, by the task's key."""
+    found: dict[str, list[str]] = {}
+    for request in fake.ledger[after:]:
+        asked = request.body["messages"][-1]["content"].strip()
+        for key, task in tasks.items():
+            start = f"Current Task: Write {task['name'].lower()}"  # “Part 3” writes “part 3 of graph 1.”
+            if asked.startswith((f"{start} of graph {seed}.", f"{start} otherwise ({seed}).")):
+                found.setdefault(key, []).append(json.dumps(request.body["messages"]))
+    return found
+
+
+def dependants(fake: FakeLLM, seed: int, tasks: dict[str, dict[str, Any]], key: str) -> set[str]:
+    """Who was given the output of `key`, and so on, as the prompts that the model got have it.
 
     The fake's answers are all different, so that an output in a prompt tells whose it is.
     """
-    prompts = {request.task: json.dumps(request.body["messages"]) for request in fake.ledger if request.task in tasks}
+    sent = {task: texts[0] for task, texts in prompts(fake, seed, tasks).items()}
+    assert set(sent) == set(tasks)
     found, reached = set(), {key}
     while reached:
         marks = [json.dumps(tasks[one]["output"][:15])[1:-1] for one in reached]
-        reached = {task for task, prompt in prompts.items() if any(mark in prompt for mark in marks)} - found - {key}
+        reached = {task for task, prompt in sent.items() if any(mark in prompt for mark in marks)} - found - {key}
         found |= reached
     return found
 
@@ -48,19 +61,21 @@ def fork_and_check(stack: Stack, fake: FakeLLM, seed: int, run: str) -> None:
     tasks = {task["task_id"]: task for task in source["tasks"]}
     assert sorted(calls_of(stack, run)) == sorted(tasks)
     assert len({task["output"] for task in tasks.values()}) == len(tasks)
-    edited = random.Random(seed).choice(sorted(tasks))
-    again = {edited} | dependants(fake, tasks, edited)
+    edited = random.Random(seed).choice(list(tasks))
+    again = {edited} | dependants(fake, seed, tasks, edited)
 
     before = len(fake.ledger)
-    edit = {"task_id": edited, "tasks": [{"task_id": edited, "description": f"Write something else ({seed})."}]}
+    text = f"Write {tasks[edited]['name'].lower()} otherwise ({seed})."
+    edit = {"task_id": edited, "tasks": [{"task_id": edited, "description": text}]}
     answer = stack.client().post(f"/api/executions/{run}/fork", json=edit)
     assert answer.status_code == 202, answer.text
     fork = stack.wait_for_status(answer.json()["execution_id"], "completed")
 
     assert sorted(calls_of(stack, fork["id"])) == sorted(again), f"seed {seed}"
     assert fork["llm_calls"] == len(again)
-    asked = [request.task for request in fake.ledger[before:] if request.task in tasks]
-    assert sorted(asked) == sorted(again), f"seed {seed}"
+    asked = prompts(fake, seed, tasks, after=before)
+    assert {key: len(texts) for key, texts in asked.items()} == dict.fromkeys(again, 1), f"seed {seed}"
+    assert text in asked[edited][0]
     for task in fork["tasks"]:
         key = task["task_id"]
         assert task["is_inherited"] == (key not in again), f"seed {seed}"
