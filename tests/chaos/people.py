@@ -94,11 +94,9 @@ class People:
         while not self.over.is_set():
             row = self._row(family.executions[-1])
             status = row["status"]
-            if not acted and time.monotonic() - kicked_off >= plan.action_at and plan.action != "stop race":
-                acted = self._intervene(family, row)
-            if plan.action == "stop race" and not acted and self._nearly_done(family):
+            if not acted and time.monotonic() - kicked_off >= plan.action_at and self._intervene(family, row):
                 acted = True
-                self._stop(family)
+                continue  # what was read before is old news
             if status == "waiting":
                 self._attend(family, row)
             elif status == "paused":
@@ -163,6 +161,11 @@ class People:
                 return True
             return status in ENDED
         if action in {"stop", "stop and retry"}:
+            self._stop(family)
+            return True
+        if action == "stop race":
+            if not self._nearly_done(family):
+                return False
             self._stop(family)
             return True
         if action == "model":
