@@ -123,10 +123,12 @@ def test_a_run_goes_on_from_its_last_finished_task(world: World, kill: Callable[
 
 def test_a_runner_that_stood_still_for_longer_than_its_lease_changes_nothing_any_more(world: World) -> None:
     stack = world.stack
-    begun = world.begin()
-    runner = stack.part("worker", "runner")
     stack.start_worker("second")
     try:
+        stack.manage("drain", "second")
+        begun = world.begin()
+        runner = stack.part("worker", "runner")
+        stack.manage("drain", "second", "--undo")
         runner.send_signal(signal.SIGSTOP)
         try:
             taken = wait_for(

@@ -1,7 +1,5 @@
-"""Whole runs on the portal's real processes: limits, stops, and parts that die."""
+"""Whole runs on the portal's real processes: limits, stops and places in the queue."""
 
-import os
-import signal
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[tuple[Stack, FakeLLM]]:
-    """Processes that may be killed: of this module alone."""
+    """Processes with little room: of this module alone."""
     with tempfile.TemporaryDirectory(prefix="portal-runs-") as folder, FakeLLM() as fake:
         Path(folder).chmod(0o711)
         with Stack(Path(folder) / "data", llm_url=fake.url, max_runs=2) as stack:
@@ -76,15 +74,6 @@ def test_a_stop_keeps_what_was_written(world):
     assert second["output"] in ended["final_output"]
 
 
-def test_an_engine_that_is_killed_ends_its_run_with_a_code(world):
-    stack, fake = world
-    run = stack.kickoff(crew(stack, "crashed", mode="long-2000@41"))
-    wait_for_text(fake, "long-2000@41")
-    for process in stack.engine_processes():
-        os.kill(process.pid, signal.SIGKILL)
-    assert stack.wait_for_status(run, "failed")["error_code"] == "engine_crashed"
-
-
 def test_runs_beyond_the_room_wait_and_the_urgent_one_goes_first(world):
     stack, _ = world
     slow, quick = crew(stack, "filling", mode="long-2000@42"), crew(stack, "waiting", mode="ok")
@@ -98,19 +87,3 @@ def test_runs_beyond_the_room_wait_and_the_urgent_one_goes_first(world):
         stack.wait_for_status(run, "stopped")
     ends = [stack.wait_for_status(run, "completed") for run in (later, urgent)]
     assert ends[1]["started_at"] < ends[0]["started_at"]
-
-
-def test_a_worker_that_is_killed_leaves_nothing_and_its_run_goes_on_from_the_last_finished_task(world):
-    stack, fake = world
-    run = stack.kickoff(crew(stack, "recovered", models=["delay-1", "long-300@50"], agents=2, tasks=2))
-    wait_for_text(fake, "long-300@50")
-    wait_for(lambda: task_states(stack, run)["completed"] == 1, "the first task is done")
-    stack.kill("worker")
-    wait_for(lambda: stack.engine_processes() == [], "the engine is gone with its worker")
-    stack.start("worker")
-    ended = stack.wait_for_status(run, "completed")
-    assert ended["attempt"] == 2
-    assert sum(request.mode == "delay-1" for request in fake.ledger) == 1, "a finished task is not done again"
-    types = [name for _, name in stack.events_of(run)]
-    assert types.count("execution.recovered") == 1
-    assert [seq for seq, _ in stack.events_of(run)] == list(range(1, len(types) + 1))
