@@ -7,6 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.utils.translation import gettext as _
 
+from executions import events
 from executions.errors import ErrorCode
 from executions.gateway import answers, ledger
 from executions.gateway.answers import Answer
@@ -45,7 +46,7 @@ def closing_of(
         is_estimated=not is_known and bool(read or written),
         latency_ms=measured.since(now) or 0,
         first_token_ms=measured.since(measured.first),
-        text=answer.text if keep_text else "",
+        text=events.plain(answer.text) if keep_text else "",
         http_status=fault.http_status if fault else (200 if answer.started else None),
         fault=fault,
     )

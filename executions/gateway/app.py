@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -190,7 +190,7 @@ async def _is_wanted(state: State, execution: uuid.UUID) -> bool:
     """Whether a later attempt may ask for the answer that is under way."""
     try:
         return await state.db(is_wanted, execution)
-    except DatabaseError:
+    except (DatabaseError, InterfaceError):
         return True  # nobody knows; it is looked again in a second
 
 

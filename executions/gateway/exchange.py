@@ -25,7 +25,7 @@ from time import perf_counter
 from typing import Any, TypeAlias
 
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -95,7 +95,7 @@ class Exchange:
             await self._client.fail(problem.status, problem.body())
         except Abandoned:
             pass
-        except DatabaseError:
+        except (DatabaseError, InterfaceError):
             logger.exception("the ledger could not be written")
             fault = Fault(ErrorCode.INTERNAL)
             await self._client.fail(fault.status, fault.body())

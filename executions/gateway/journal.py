@@ -19,23 +19,33 @@ from django.utils import timezone
 
 from executions import events
 from executions.gateway.catalog import Caller, alive, dead_token
-from executions.models import GatewayInstance, JournalEntry
+from executions.models import Execution, GatewayInstance, JournalEntry
 from portal.lib import rows
 
-_Kind = JournalEntry.Kind
 _State = JournalEntry.State
 MAX_ORDINAL = 2**31 - 1
 # What may differ between two requests that want the same answer.
 _NOT_ASKED = frozenset({"model", "stream", "stream_options", "user", "metadata", "seed"})
 _TABLE = JournalEntry._meta.db_table
-_KEY = "(execution_id, kind, task, request_hash, ordinal)"
-_NOTHING = f"{_KEY} DO NOTHING"
-# Who holds an entry already may take it again: of two requests of one process only one comes so far.
-_TAKE_OVER = (
-    f"{_KEY} DO UPDATE SET state = excluded.state, holder = excluded.holder, attempt = excluded.attempt, "
-    "role = excluded.role, call_id = excluded.call_id, opened_at = excluded.opened_at, closed_at = NULL "
-    f"WHERE {_TABLE}.state = 'lost' OR ({_TABLE}.state = 'open' AND {_TABLE}.holder = excluded.holder)"
+_KEY = "execution_id, kind, task, request_hash, ordinal"
+# Two of these go with every request, so they are plain SQL.
+_INSERT = (
+    f"INSERT INTO {_TABLE} ({_KEY}, state, holder, attempt, role, model, call_id, answer, opened_at, closed_at) "  # noqa: S608
+    f"VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT ({_KEY}) "
 )
+_IF_NEW = f"{_INSERT} DO NOTHING RETURNING id"
+# Who holds an entry already may take it again: of two requests of one process only one comes so far.
+_IF_FREE = (
+    f"{_INSERT} DO UPDATE SET state = excluded.state, holder = excluded.holder, attempt = excluded.attempt, "
+    "role = excluded.role, call_id = excluded.call_id, opened_at = excluded.opened_at, closed_at = NULL "
+    f"WHERE {_TABLE}.state = 'lost' OR ({_TABLE}.state = 'open' AND {_TABLE}.holder = excluded.holder) RETURNING id"
+)
+# `call_id` is the last taker's.
+_RECORD = (
+    f"UPDATE {_TABLE} SET state = 'done', model = %s, answer = %s, closed_at = %s "  # noqa: S608
+    "WHERE id = %s AND state = 'open' AND call_id = %s"
+)
+_LET_GO = f"UPDATE {_TABLE} SET state = 'lost', closed_at = %s WHERE id = %s AND state = 'open' AND call_id = %s"  # noqa: S608
 
 
 class Taken(Exception):
@@ -67,23 +77,6 @@ class Entry:
     role: str
     call_id: uuid.UUID
     pk: int | None = None
-
-    def row(self, state: JournalEntry.State, **fields: Any) -> JournalEntry:
-        key = self.key
-        return JournalEntry(
-            execution_id=key.execution,
-            kind=key.kind,
-            task=key.task,
-            request_hash=key.request_hash,
-            ordinal=key.ordinal,
-            state=state,
-            holder=self.holder,
-            attempt=self.attempt,
-            role=self.role[:40],
-            call_id=self.call_id,
-            opened_at=timezone.now(),
-            **fields,
-        )
 
 
 @dataclass(frozen=True)
@@ -183,10 +176,10 @@ def take(entry: Entry, *, again: bool = True) -> None:
 
     Call it in the transaction that opens the request. Raises `Taken`.
     """
-    row = entry.row(_State.OPEN)
-    if not rows.insert_or(row, _TAKE_OVER if again else _NOTHING):
+    taken = _insert(entry, entry.key, _IF_FREE if again else _IF_NEW)
+    if taken is None:
         raise Taken
-    entry.pk = row.pk
+    entry.pk = taken
 
 
 def record(record: Record) -> bool:
@@ -194,28 +187,48 @@ def record(record: Record) -> bool:
 
     Call it in the transaction that closes the request.
     """
-    entry = record.entry
-    # As text: a database's own JSON keeps neither the order of keys nor every character.
-    answer = json.dumps(record.answer, separators=(",", ":"))
-    now = timezone.now()
-    if record.part or entry.pk is None:
-        row = entry.row(_State.DONE, model=record.model, answer=answer, closed_at=now)
-        if record.part:
-            row.request_hash = entry.key.part(record.part).request_hash
-        return rows.insert_or(row, _NOTHING)
-    changes = {"state": _State.DONE, "model": record.model, "answer": answer, "closed_at": now}
-    return bool(rows.update(JournalEntry, changes, *_mine(entry)))
+    entry, answer = record.entry, _text(record.answer)
+    if record.part:
+        return _insert(entry, entry.key.part(record.part), _IF_NEW, record.model, answer) is not None
+    if entry.pk is None:
+        return _insert(entry, entry.key, _IF_NEW, record.model, answer) is not None
+    return bool(rows.execute(_RECORD, [record.model, answer, _now(), entry.pk, _uuid(entry.call_id)]))
 
 
 def let_go(entry: Entry) -> None:
     """The request failed or is not wanted any more: whoever asks next carries it out again."""
     if entry.pk is not None:
-        rows.update(JournalEntry, {"state": _State.LOST, "closed_at": timezone.now()}, *_mine(entry))
+        rows.execute(_LET_GO, [_now(), entry.pk, _uuid(entry.call_id)])
 
 
-def _mine(entry: Entry) -> tuple[str, list[Any]]:
-    call_id = JournalEntry._meta.get_field("call_id").get_db_prep_value(entry.call_id, connection)
-    return "id = %s AND state = 'open' AND call_id = %s", [entry.pk, call_id]
+def _insert(entry: Entry, key: Key, sql: str, model: str = "", answer: str | None = None) -> int | None:
+    """Add an entry, done if it has its answer; its id, None when the statement found another one."""
+    state = _State.OPEN if answer is None else _State.DONE
+    now = _now()
+    named = [_uuid(key.execution), key.kind, key.task, key.request_hash, key.ordinal, state.value]
+    held = [entry.holder, entry.attempt, entry.role[:40], model, _uuid(entry.call_id)]
+    found = rows.one(sql, [*named, *held, answer, now, None if answer is None else now])
+    return found[0] if found else None
+
+
+def _text(answer: Any) -> str:
+    """An answer as the column keeps it: text in JSON, which itself is text in JSON.
+
+    A database's own JSON keeps neither the order of keys nor every character.
+    """
+    try:
+        inner = orjson.dumps(answer).decode()
+    except TypeError:  # as above
+        inner = json.dumps(answer)
+    return orjson.dumps(inner).decode()
+
+
+def _now() -> Any:
+    return connection.ops.adapt_datetimefield_value(timezone.now())
+
+
+def _uuid(value: uuid.UUID) -> Any:
+    return rows.key(Execution, value)
 
 
 def lose_orphans() -> int:

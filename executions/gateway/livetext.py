@@ -2,7 +2,7 @@
 
 import asyncio
 
-from executions import live
+from executions import events, live
 from executions.gateway import ledger
 from executions.gateway.state import State
 from executions.models import LLMCall
@@ -60,4 +60,6 @@ class LiveText:
         idle = self._saving is None or self._saving.done()
         if now - self._saved_at >= SAVE_SECONDS and idle:
             self._saved_at = now
-            self._saving = self._state.background(self._state.db(ledger.save_text, row.pk, "".join(self._parts)))
+            self._saving = self._state.background(
+                self._state.db(ledger.save_text, row.pk, events.plain("".join(self._parts)))
+            )

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 from django.db.models.functions import Now
 
 from executions.gateway import journal, ledger
@@ -86,7 +86,7 @@ class Presence:
         await asyncio.wait((self._task,))
         try:
             await self._db(leave, self.instance)
-        except DatabaseError:
+        except (DatabaseError, InterfaceError):
             logger.warning("the database is away; this gateway's lease runs out by itself")
 
     async def _begin_life(self) -> None:
@@ -107,5 +107,5 @@ class Presence:
                 if not was_away:
                     await self._db(end_expired)
                     await self._db(end_orphans)
-            except DatabaseError:
+            except (DatabaseError, InterfaceError):
                 logger.warning("the lease could not be renewed; trying again")

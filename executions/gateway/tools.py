@@ -21,6 +21,7 @@ from django.utils.translation import gettext as _
 
 from crews.builtin_tools import BUILTIN, ToolError
 from crews.models import Tool
+from executions import events
 from executions.gateway import effects, journal
 from executions.gateway.catalog import Caller, alive, dead_token
 from executions.gateway.faults import Refusal
@@ -47,7 +48,7 @@ class ToolOrder:
 
     def key(self) -> journal.Key:
         digest = journal.tool_hash(self.name, self.arguments, self.agent)
-        return journal.Key(self.caller.execution, JournalEntry.Kind.TOOL, self.task, digest, self.ordinal or 0)
+        return journal.Key(self.caller.execution, JournalEntry.Kind.TOOL.value, self.task, digest, self.ordinal or 0)
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,8 @@ class Tools:
             task=order.task,
             role=order.role,
             tool=order.name,
-            arguments=order.arguments,
-            result=outcome.text,
+            arguments=events.plain(order.arguments),
+            result=events.plain(outcome.text),
             is_ok=outcome.is_ok,
             latency_ms=round((perf_counter() - began) * 1000),
             at=at,

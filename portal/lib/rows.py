@@ -12,6 +12,14 @@ from typing import Any
 
 from django.db import connection, models
 
+# Fields whose values a database takes as they are: to ask the field for each would take most of the time.
+_PLAIN = frozenset(
+    {
+        *(models.CharField, models.TextField, models.BooleanField, models.IntegerField, models.BigIntegerField),
+        *(models.PositiveIntegerField, models.PositiveSmallIntegerField, models.PositiveBigIntegerField),
+    }
+)
+
 
 @functools.lru_cache(maxsize=256)
 def _insert_statement(
@@ -34,7 +42,13 @@ def insert(rows: Sequence[models.Model]) -> None:
     model = type(rows[0])
     automatic = isinstance(model._meta.pk, models.AutoField)
     sql, fields = _insert_statement(model, connection.vendor, len(rows), not automatic)
-    values = [field.get_db_prep_save(field.pre_save(row, True), connection) for row in rows for field in fields]
+    values = [
+        getattr(row, field.attname)
+        if type(field) in _PLAIN
+        else field.get_db_prep_save(field.pre_save(row, True), connection)
+        for row in rows
+        for field in fields
+    ]
     with connection.cursor() as cursor:
         cursor.execute(sql, values)
         if automatic and len(rows) == 1:
@@ -42,22 +56,6 @@ def insert(rows: Sequence[models.Model]) -> None:
     for row in rows:
         row._state.adding = False
         row._state.db = connection.alias
-
-
-def insert_or(row: models.Model, conflict: str) -> bool:
-    """Store a new row and give it its key, or do what the SQL `conflict` says ("(columns) DO NOTHING", an update…).
-
-    False when that left the database as it was. For models whose key the database makes.
-    """
-    sql, fields = _insert_statement(type(row), connection.vendor, 1, False)
-    head, returning, key = sql.rpartition(" RETURNING ")
-    values = [field.get_db_prep_save(field.pre_save(row, True), connection) for field in fields]
-    with connection.cursor() as cursor:
-        cursor.execute(f"{head} ON CONFLICT {conflict}{returning}{key}", values)
-        found = cursor.fetchone()
-    if found is not None:
-        row.pk = found[0]
-    return found is not None
 
 
 @functools.cache
@@ -70,7 +68,10 @@ def _assignments(model: type[models.Model], vendor: str, names: tuple[str, ...])
 def update(model: type[models.Model], changes: dict[str, Any], where: str, params: Sequence[Any]) -> int:
     """Set `changes` on the rows that the SQL condition `where` picks; the number of rows."""
     assignments, fields = _assignments(model, connection.vendor, tuple(changes))
-    values = [field.get_db_prep_save(value, connection) for field, value in zip(fields, changes.values(), strict=True)]
+    values = [
+        value if type(field) in _PLAIN else field.get_db_prep_save(value, connection)
+        for field, value in zip(fields, changes.values(), strict=True)
+    ]
     table = connection.ops.quote_name(model._meta.db_table)
     return execute(f"UPDATE {table} SET {assignments} WHERE {where}", [*values, *params])  # noqa: S608
 

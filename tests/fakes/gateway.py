@@ -125,13 +125,20 @@ class GatewayProcess:
         with (self.folder / "gateway.out").open("ab") as log:
             command = [sys.executable, "manage.py", "gateway"]
             self._process = spawn(command, env=self._environment, cwd=ROOT, stdout=log, stderr=log)
-        wait_for(self._serves, "the gateway serves", on_timeout=(self.folder / "gateway.out").read_text)
+        wait_for(self._serves, "the gateway serves", on_timeout=self._said)
 
     def _serves(self) -> bool:
+        assert self._process
+        if self._process.poll() is not None:
+            raise AssertionError(f"the gateway ended with {self._process.returncode}:\n{self._said()}")
         try:
-            return httpx.get(f"{self.root}/health", timeout=10).status_code == 200
-        except httpx.TransportError:
+            socket.create_connection(("127.0.0.1", self.port)).close()
+        except OSError:
             return False
+        return True
+
+    def _said(self) -> str:
+        return (self.folder / "gateway.out").read_text(errors="replace")
 
     def send_signal(self, number: signal.Signals) -> None:
         assert self._process
