@@ -169,8 +169,9 @@ def alive(caller: Caller) -> Any:
 
 
 def is_wanted(execution: uuid.UUID) -> bool:
-    """Whether a run may still use an answer: it has neither ended nor is it to stop, whichever attempt is on."""
-    return Execution.objects.filter(pk=execution, status__in=ACTIVE, stop_requested_at=None).exists()
+    """Whether a run may still use an answer: it has not ended, and is neither to stop nor to fail."""
+    wanted = Execution.objects.filter(pk=execution, status__in=ACTIVE, stop_requested_at=None, error_code="")
+    return bool(wanted.exists())
 
 
 def dead_token() -> Refusal:
