@@ -181,7 +181,7 @@ def _moment(text: Any) -> datetime:
 def _parse(line: bytes) -> Line:
     try:
         parsed: Any = json.loads(line)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:  # the latter for what is nested a hundred thousand times
         raise BadLine(f"not JSON: {line[:80]!r}") from exc
     if not isinstance(parsed, dict) or parsed.get("kind") not in KINDS:
         raise BadLine(f"no line of the protocol: {line[:80]!r}")
