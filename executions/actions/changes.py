@@ -12,6 +12,7 @@ from django.utils.translation import gettext as _
 
 from crews.models import LLMModel
 from executions import budgets, events
+from executions.errors import TransitionLost
 from executions.models import Execution, RoleModel
 from executions.models.execution import PRIORITY_STEP
 from executions.status import ACTIVE, Status
@@ -119,7 +120,10 @@ def set_budget(
         events.append(execution.stream_id, [events.NewEvent("log", data=told, attempt=execution.attempt)])
     execution.refresh_from_db()
     if execution.status == Status.WAITING and budgets.affordable(execution):
-        execution.afforded(by=by)
+        try:
+            execution.afforded(by=by)
+        except TransitionLost:
+            execution.refresh_from_db()  # a runner saw the room in this moment, or somebody stopped the run
         ring_soon()
     return execution
 
