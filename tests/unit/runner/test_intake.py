@@ -115,6 +115,7 @@ def test_the_closing_line_is_handed_back(execution, path):
     [
         "no json",
         "[1]",
+        "[" * 100_000,
         {"kind": "other"},
         {"kind": "event", "type": "llm.completed", "data": {}},
         {"kind": "event", "type": "execution.completed", "data": {}},
