@@ -193,7 +193,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started and mounted is taken back
     options.seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1, 10**9)
+    if options.proof == "kills" and options.jobs > 1:
+        parser.error("kills are counted on one scene: leave out --jobs")
     tally = play_in_processes(options) if options.jobs > 1 else play_all(options)
+    if options.proof == "kills" and tally.repeated_calls > tally.kinds["gateway"]:
+        say(f"{tally.repeated_calls} calls were repeated after {tally.kinds['gateway']} kills of the gateway")
+        tally.violations += 1
     result = tally.result()
     if not options.json and result["failing"]:
         print("violations in the schedules of seeds", *result["failing"])
