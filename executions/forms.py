@@ -213,7 +213,7 @@ def model_field(row: RoleModel, choices: list[tuple[Any, Any]]) -> forms.ModelCh
     field = forms.ModelChoiceField(
         label=row.role, queryset=LLMModel.objects.all(), initial=row.llm_model_id, empty_label=None
     )
-    field.choices = choices  # type: ignore[assignment]
+    field.choices = choices
     return field
 
 

@@ -125,7 +125,7 @@ def context_of(request: HttpRequest, run: Execution) -> dict[str, Any]:
         "steps": shown.steps_of(run, task_runs, questions),
         "tries": tries,
         "next_try": shown.next_try(run, tries, task_runs),
-        "spec": {task["key"]: task for task in run.snapshot.get("spec", {}).get("tasks", ())},
+        "goes_on_after": shown.last_finished(task_runs),
         "calls": shown.calls_of(run, calls, names),
         "open_calls": sum(call.status == LLMCall.Status.OPEN for call in calls),
         "models": models,

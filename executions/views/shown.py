@@ -123,16 +123,20 @@ def _why(run: Execution, before: Attempt | None) -> str:
     return before.reason
 
 
+def last_finished(task_runs: Iterable[TaskRun]) -> str:
+    """The task after which the next attempt goes on; empty when none has finished."""
+    done = [(row.ended_at, row.name) for row in task_runs if row.status == TaskRun.Status.COMPLETED and row.ended_at]
+    return max(done)[1] if done else ""
+
+
 def next_try(run: Execution, tries: list[Try], task_runs: Iterable[TaskRun]) -> dict[str, Any] | None:
     """What is said about an attempt that comes again by itself: the reason, where it goes on, and when."""
     if run.status == Status.PENDING and tries and run.recoveries:
         wait = (run.not_before - timezone.now()).total_seconds() if run.not_before else 0
-        done = [row for row in task_runs if row.status == TaskRun.Status.COMPLETED and row.ended_at]
-        last = max(done, key=lambda row: row.ended_at or run.created_at, default=None)
         return {
             "number": run.attempt + 1,
             "why": tries[0].row.reason,
-            "after": last.name if last else "",
+            "after": last_finished(task_runs),
             "wait": max(0, round(wait)) if run.not_before else None,
         }
     if run.status == Status.RUNNING and run.recoveries and tries:

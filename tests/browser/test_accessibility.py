@@ -1,6 +1,6 @@
 """Nobody is kept out: axe-core finds nothing serious on the pages of every day, at any width, light or dark."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import pytest
@@ -20,13 +20,16 @@ KEEPS_PEOPLE_OUT = {"serious", "critical"}
 
 
 @pytest.fixture(scope="module")
-def pages(stack: Stack) -> Mapping[str, str]:
+def pages(stack: Stack) -> Iterator[Mapping[str, str]]:
     """Address and heading of every page that is looked at; the run has ended, with a result."""
     crews = {"Herb growers": {"tasks": 2, "agents": 2, "inputs": ["topic"], "description": "Describe {topic}."}}
     crew = stack.make_crews(crews)["Herb growers"]
     run = stack.kickoff(crew, inputs={"topic": "sage"})
-    stack.wait_for_status(run, "completed")
-    return {
+    task = stack.wait_for_status(run, "completed")["tasks"][-1]["task_id"]
+    asking = stack.kickoff(stack.make_crews({"Careful growers": {"asks": [1]}})["Careful growers"])
+    stack.wait_for_status(asking, "waiting")
+    question = stack.client().get(f"/api/executions/{asking}/approvals").json()["results"][0]["id"]
+    yield {
         "/": "Hello",
         "/crews": "Crews",
         f"/crews/{crew}": "Herb growers",
@@ -34,8 +37,19 @@ def pages(stack: Stack) -> Mapping[str, str]:
         f"/runs/{run}": "Herb growers",
         "/models": "Models",
         "/settings/providers": "Providers",
+        "/settings/budgets": "Budgets",
+        "/settings/budgets/new": "Add a budget",
         "/profile": "Profile",
+        f"/runs/{asking}": "Careful growers",
+        "/approvals": "Required actions",
+        f"/approvals/{question}": "Task 1",
+        f"/runs/{run}/fork?task={task}": "Fork from",
+        f"/runs/compare?a={run}&b={asking}": "Compare runs",
+        "/runs/compare": "Compare runs",
+        "/runs": "Runs",
+        "/runs/stop-all": "Stop",
     }
+    stack.request_stop(asking)
 
 
 def barriers(page: Page) -> list[str]:

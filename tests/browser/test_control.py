@@ -20,6 +20,7 @@ def crews(stack: Stack) -> dict[str, str]:
     return stack.make_crews(
         {
             "Approved tea": {"tasks": 2, "asks": [1]},
+            "Typed tea": {"tasks": 2, "mode": "long-20@50", "asks": [2]},
             "Slow tea": {"tasks": 2, "mode": "long-60@50"},
             "Forked tea": {"tasks": 2, "inputs": ["topic"], "description": "Describe {topic}."},
         }
@@ -92,13 +93,19 @@ def test_work_is_sent_back_with_feedback_and_then_edited(
 def test_what_was_typed_stays_while_the_run_goes_on(tab: Tab, stack: Stack, crews: dict[str, str]) -> None:
     page = tab.page
     sign_in(page)
-    open_run(page, stack, crews["Slow tea"])
+    open_run(page, stack, crews["Typed tea"])
     page.get_by_text("Set a limit").click()
     limit = page.get_by_label("Limit, tokens")
     limit.fill("123456")
-    status(page, "Completed")  # the card was rendered anew meanwhile, with what was used
-    run = page.url.rsplit("/", 1)[-1]
-    assert stack.execution(run)["completion_tokens"] > 0
+    budget = page.get_by_role("region", name="Budget")
+    expect(budget).to_contain_text("Tokens 0")
+    status(page, "Waiting")
+    expect(budget).not_to_contain_text("Tokens 0")  # it was rendered anew, with what was used
+    expect(limit).to_be_visible()
+    expect(limit).to_have_value("123456")
+    expect(limit).to_be_focused()
+    page.get_by_role("button", name="Stop").click()
+    status(page, "Stopped")
 
 
 def test_a_run_is_paused_after_its_task_and_goes_on(
