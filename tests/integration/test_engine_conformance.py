@@ -91,8 +91,9 @@ def host(request, tmp_path_factory):
 
 @pytest.fixture
 def subject(host):
+    engine, found = host
     with GatedLLM() as llm:
-        yield Subject(*host, llm)
+        yield Subject(engine, found, llm)
 
 
 def of_tasks(lines: list[dict[str, Any]]) -> list[tuple[str, str]]:

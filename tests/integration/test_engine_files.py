@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from executions.engines import client, workspace
+from executions.engines.protocol import RunSpec
 from tests.deadlines import DEADLINE, wait_for_async
 from tests.engines import carry, engine_host, lines_of, run_spec, task
 
@@ -31,7 +32,7 @@ def host(tmp_path_factory):
         yield found
 
 
-def spec(*codes: str, **changes: Any):
+def spec(*codes: str, **changes: Any) -> RunSpec:
     tasks = [task(str(number), description=code) for number, code in enumerate(codes, start=1)]
     return run_spec(engine="keeper", tasks=tasks, **changes)
 
