@@ -19,6 +19,7 @@ from django.core.exceptions import ObjectDoesNotExist, PermissionDenied, Validat
 from django.db import models
 from django.http import Http404
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from portal.accounts.models import AccessGrant, Role, User, Visibility
 
@@ -26,6 +27,8 @@ V = TypeVar("V", bound=Callable[..., Any])
 M = TypeVar("M", bound=models.Model)
 
 PUBLIC = "public"
+OWNER = "owner"
+NOT_ALLOWED = gettext_lazy("You may see this, but not do this. Ask its owner or an admin.")
 
 
 class Action(enum.Enum):
@@ -58,16 +61,21 @@ def public(view: V) -> V:
 
 def can(user: User | AnonymousUser, action: Action, thing: Any) -> bool:
     """Whether `user` may do `action` with `thing`, a row that points to an access list."""
+    return _allows(user, action, _level(user, thing))
+
+
+def _level(user: User | AnonymousUser, thing: Any) -> str:
+    """What a person is to a thing: its owner (or an admin), an editor, a viewer, or nobody to it (""). One query."""
     if not isinstance(user, User) or not user.is_active:
-        return False
-    if user.has_role(Role.ADMIN):
-        return True
-    access = thing.access
-    level = "owner" if access.owner_id == user.pk else None
-    if level is None:
-        grant = AccessGrant.objects.filter(access=access, user=user).values_list("level", flat=True).first()
-        level = grant or ("shared" if access.visibility == Visibility.SHARED else None)
-    if level is None:
+        return ""
+    if user.has_role(Role.ADMIN) or thing.access.owner_id == user.pk:
+        return OWNER
+    grant = AccessGrant.objects.filter(access=thing.access, user=user).values_list("level", flat=True).first()
+    return grant or (AccessGrant.Level.VIEWER if thing.access.visibility == Visibility.SHARED else "")
+
+
+def _allows(user: User | AnonymousUser, action: Action, level: str) -> bool:
+    if not level or not isinstance(user, User):
         return False
     if action is Action.SEE:
         return True
@@ -76,28 +84,31 @@ def can(user: User | AnonymousUser, action: Action, thing: Any) -> bool:
     if action is Action.RUN:
         return True
     if action in {Action.CHANGE, Action.STOP, Action.ANSWER}:
-        return level in {"owner", "editor"}
-    return level == "owner"
+        return level in {OWNER, AccessGrant.Level.EDITOR}
+    return level == OWNER
 
 
 def find(queryset: models.QuerySet[M], user: User | AnonymousUser, action: Action, **lookup: Any) -> M:
-    """The one row of `queryset` that matches, if `user` may do `action` with it.
+    """The one row of `queryset` that matches, if `user` may do `action` with it. One query for its owner.
 
-    `queryset` needs `visible_to`. Raises `Http404` for what they may not see, `PermissionDenied`
-    for what they may see but not do.
+    Raises `Http404` for what they may not see, `PermissionDenied` for what they may see but not do.
     """
     try:
-        thing = queryset.visible_to(user).select_related("access__owner").get(**lookup)  # type: ignore[attr-defined]
+        thing = queryset.select_related("access__owner").get(**lookup)
     except (ObjectDoesNotExist, ValidationError, ValueError) as exc:
         raise Http404 from exc
-    require(user, action, thing)
+    level = _level(user, thing)
+    if not _allows(user, Action.SEE, level):
+        raise Http404
+    if not _allows(user, action, level):
+        raise PermissionDenied(NOT_ALLOWED)
     return thing
 
 
 def require(user: User | AnonymousUser, action: Action, thing: Any) -> None:
     """Raise `PermissionDenied` unless `user` may do `action` with `thing`."""
     if not can(user, action, thing):
-        raise PermissionDenied(_("You may see this, but not do this. Ask its owner or an admin."))
+        raise PermissionDenied(NOT_ALLOWED)
 
 
 def require_role(user: User | AnonymousUser, role: Role) -> None:
