@@ -15,7 +15,7 @@ from executions.runner.attempt import Run
 from executions.status import Status
 from portal.lib.dbthreads import DatabaseThreads
 from tests.engines import engine_host, run_spec, task
-from tests.factories.executions import LEASE, ExecutionFactory, TaskRunFactory
+from tests.factories.executions import LEASE, TaskRunFactory, execution_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -72,9 +72,8 @@ def carried(execution: Execution, machine: Path, settings: Any) -> Execution:
 def test_another_machine_goes_on_with_the_files_of_the_finished_tasks(machines: list[Path], settings: Any) -> None:
     tasks = [task("1", description=WRITES), task("2", description=DIES_ONCE)]
     limits = {"max_duration_seconds": 3600, "task_timeout_seconds": 3600}
-    execution = ExecutionFactory(
-        engine="keeper", snapshot={"spec": run_spec(engine="keeper", tasks=tasks), "limits": limits}
-    )
+    snapshot = {"spec": run_spec(engine="keeper", tasks=tasks), "limits": limits}
+    execution = execution_in(Status.PENDING, engine="keeper", snapshot=snapshot)
     for position, key in enumerate(("1", "2")):
         TaskRunFactory(execution=execution, task=key, position=position)
 
