@@ -12,6 +12,7 @@ The last line is JSON: {"schedules", "violations", "kills", "repeated_calls", â€
 import argparse
 import collections
 import dataclasses
+import itertools
 import json
 import random
 import signal
@@ -27,6 +28,10 @@ from tests.chaos.play import Played, Player
 from tests.chaos.scene import Scene
 
 
+# Events that are counted, to see that faults have hit something.
+TOLD = {"execution.recovered", "execution.paused", "execution.waiting", "llm.replayed", "approval.answered"}
+
+
 class Tally:
     """Sums of what was played."""
 
@@ -34,6 +39,7 @@ class Tally:
         self.schedules = self.violations = self.kills = self.repeated_calls = self.runs = 0
         self.kinds: collections.Counter[str] = collections.Counter()
         self.statuses: collections.Counter[str] = collections.Counter()
+        self.told: collections.Counter[str] = collections.Counter()
         self.failing: list[int] = []
         self.slowest = 0.0
 
@@ -45,6 +51,9 @@ class Tally:
         self.runs += len(played.history.executions)
         self.kinds.update(played.struck.kills)
         self.statuses.update(row["status"] for row in played.history.executions)
+        for event in itertools.chain.from_iterable(played.history.events.values()):
+            if event["type"] in TOLD:
+                self.told[f"{event['type']} {event['data'].get('for', '')}".strip()] += 1
         self.slowest = max(self.slowest, played.settled)
         if played.violations:
             self.failing.append(played.schedule.seed)
@@ -61,6 +70,7 @@ class Tally:
             setattr(self, name, getattr(self, name) + other[name])
         self.kinds.update(other["killed"])
         self.statuses.update(other["statuses"])
+        self.told.update(other["told"])
         self.failing += other["failing"]
         self.slowest = max(self.slowest, other["settled_seconds_max"])
 
@@ -73,6 +83,7 @@ class Tally:
             "runs": self.runs,
             "killed": dict(self.kinds),
             "statuses": dict(self.statuses),
+            "told": dict(self.told),
             "settled_seconds_max": round(self.slowest, 1),
             "failing": self.failing,
         }

@@ -12,14 +12,15 @@ from typing import Any
 
 import django
 
-# Models by name, as the fake model's modes; priced, so that money is counted too.
+# Models by name, as the fake model's modes; priced, so that money is counted too. Most of a run's time
+# is theirs, so that most faults strike while an answer is on its way.
 MODES = {
-    "quick": "delay-30",
-    "slow": "slow-12",
+    "quick": "delay-80",
+    "slow": "slow-30",
     "calling": "tools-1",
-    "chatty": "long-40@8",
-    "shim": "delay-20",
-    "other": "delay-25",
+    "chatty": "long-40@15",
+    "shim": "delay-60",
+    "other": "delay-70",
 }
 # Of each crew its process, its tasks' models, their tools, and which of them ask a person.
 CREWS: dict[str, dict[str, Any]] = {

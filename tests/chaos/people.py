@@ -16,7 +16,7 @@ from tests.deadlines import DEADLINE
 
 LOOK_EVERY = 0.1  # seconds
 ENDED = {"completed", "failed", "stopped"}
-SMALL_BUDGET = {"budget_usd": "0.045"}
+SMALL_BUDGET = {"budget_usd": "0.042"}  # what a call may cost at most, and hardly more
 LARGE_BUDGET = {"budget_usd": "50"}
 EDITED = "A person's own text."
 FEEDBACK = "Say it more plainly."
