@@ -187,9 +187,16 @@ class Exchange:
                     raise
         raise fault or Fault(ErrorCode.INTERNAL)
 
+    async def _look_again(self) -> None:
+        """Raise `StaleRoles` if the run has other models or limits by now, which only opening a call would notice."""
+        now = await self._state.directory.run_anew(self._order.caller)
+        if (now.roles_version, now.limits) != (self._run.roles_version, self._run.limits):
+            raise StaleRoles
+
     async def _with(self, target: Target) -> Reply:
         """The answer of one model. Raises `Fault`."""
         if target.why_not_runnable:
+            await self._look_again()
             code = ErrorCode.LLM_AUTH if not target.api_key else ErrorCode.LLM_UNAVAILABLE
             fault = Fault(code, sentence=f"{code.label} {target.why_not_runnable}", is_passing=False)
             await self._state.write(ledger.tell_failure, self._row(target, 1), self._order.caller, fault)
@@ -197,6 +204,7 @@ class Exchange:
         try:
             bounds.require_price(target, self._run.limits)
         except Fault as unpriced:
+            await self._look_again()
             await self._state.write(ledger.tell_failure, self._row(target, 1), self._order.caller, unpriced)
             raise
 

@@ -10,9 +10,10 @@ writes for its old one finds the rows closed and changes nothing.
 import asyncio
 import logging
 import uuid
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
@@ -20,9 +21,11 @@ from django.db.models.functions import Now
 
 from executions.gateway import journal, ledger
 from executions.models import GatewayInstance
-from portal.lib.dbthreads import DatabaseThreads
 
 logger = logging.getLogger(__name__)
+
+# Calls a function with arguments where queries may run.
+Database: TypeAlias = Callable[..., Awaitable[Any]]
 
 RENEWALS = 3  # in the time of a lease
 
@@ -67,15 +70,15 @@ def _lease() -> timedelta:
 class Presence:
     """Keeps this process's instance alive and looks after the work of others; `instance` is its current life."""
 
-    def __init__(self, db: DatabaseThreads, name: str) -> None:
+    def __init__(self, db: Database, name: str) -> None:
         self.instance = ""
         self._db = db
         self._name = name
         self._task: asyncio.Task[Any] | None = None
 
-    async def begin(self) -> None:
-        """Start to live: before the first request is taken."""
-        await self._begin_life()
+    async def begin(self, patiently: Database) -> None:
+        """Start to live: before the first request is taken. `patiently` does not mind a database that is away."""
+        await self._begin_life(patiently)
         self._task = asyncio.ensure_future(self._keep())
 
     async def end(self) -> None:
@@ -89,9 +92,9 @@ class Presence:
         except (DatabaseError, InterfaceError):
             logger.warning("the database is away; this gateway's lease runs out by itself")
 
-    async def _begin_life(self) -> None:
-        self.instance = await self._db(register, self._name)
-        await self._db(end_orphans)
+    async def _begin_life(self, db: Database) -> None:
+        self.instance = await db(register, self._name)
+        await db(end_orphans)
 
     async def _keep(self) -> None:
         heard = monotonic()
@@ -100,7 +103,7 @@ class Presence:
             try:
                 if not await self._db(renew, self.instance):
                     logger.warning("this gateway stood still for longer than its lease, and begins anew")
-                    await self._begin_life()
+                    await self._begin_life(self._db)
                 was_away = monotonic() - heard > settings.GATEWAY_LEASE_SECONDS
                 heard = monotonic()
                 # After a pause of the database everybody's lease has run out: first let the others renew theirs.

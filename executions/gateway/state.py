@@ -55,7 +55,7 @@ class State:
 
     async def open(self) -> None:
         """Be known to the database as a gateway that lives."""
-        await self.presence.begin()
+        await self.presence.begin(self.write)
 
     @property
     def instance(self) -> str:

@@ -395,3 +395,14 @@ def test_another_model_of_a_role_takes_effect_at_the_very_next_call(fake: FakeLL
         ask(http, stream=True, messages=[*HELLO, *HELLO])  # the model is not what tells requests apart
     assert LLMCall.objects.count() == 3
     assert json.loads(JournalEntry.objects.get(ordinal=2).answer)["usage"]
+
+
+def test_a_role_leaves_a_model_that_cannot_run_at_the_very_next_call(fake: FakeLLM, gateway: GatewayServer) -> None:
+    execution, token = running(model(fake, id="broken", enabled=False))
+    after = model(fake, id="after")
+    with client(gateway, token, ordinal=0) as http:
+        assert ask(http, stream=True).status_code == 502
+        RoleModel.objects.update(llm_model=after)
+        Execution.objects.update(roles_version=execution.roles_version + 1)
+        assert ask(http, stream=True).status_code == 200
+    assert LLMCall.objects.get().model == "after"
