@@ -27,7 +27,6 @@ from tests.chaos import schedule
 from tests.chaos.play import Played, Player
 from tests.chaos.scene import Scene
 
-
 # Events that are counted, to see that faults have hit something.
 TOLD = {"execution.recovered", "execution.paused", "execution.waiting", "llm.replayed", "approval.answered"}
 

@@ -26,12 +26,13 @@ from tests.fakes.llm import FakeLLM
 from tests.stack import Stack
 
 RUNS_MEGABYTES = 400
-# Short leases and limits: a schedule should show in seconds what takes minutes in an office.
+# Short leases and limits: a schedule should show in seconds what takes minutes in an office. The model may be
+# silent for longer than a gateway is ever frozen, or what a freeze costs would look like the model's fault.
 ENVIRONMENT = {
     "PORTAL_LEASE_SECONDS": "5",
     "PORTAL_DB_POOL": "8",
-    "LLM_FIRST_TOKEN_TIMEOUT": "3",
-    "LLM_NEXT_TOKEN_TIMEOUT": "3",
+    "LLM_FIRST_TOKEN_TIMEOUT": "6",
+    "LLM_NEXT_TOKEN_TIMEOUT": "6",
     "LLM_RETRY_MILLISECONDS": "50",
     "SECRET_KEY": "chaos" * 10,
     "ENCRYPTION_KEYS": "Y2hhb3NjaGFvc2NoYW9zY2hhb3NjaGFvc2NoYW9zYWE=",
