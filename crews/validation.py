@@ -40,8 +40,10 @@ def whole(crew: Crew) -> Crew:
     """`crew` as it stands now, with all that a run needs read along. Seven queries, however large it is."""
     members = CrewMember.objects.select_related("agent__llm_model__provider").prefetch_related("agent__tools")
     tasks = Task.objects.select_related("agent").prefetch_related("context", "tools")
-    managers = ("manager_agent__llm_model__provider", "manager_llm_model__provider")
-    found = Crew.objects.select_related(*managers).get(pk=crew.pk)
+    crews = Crew.objects.all()
+    if crew.manager_agent_id or crew.manager_llm_model_id:  # for most, these tables would be joined for nothing
+        crews = crews.select_related("manager_agent__llm_model__provider", "manager_llm_model__provider")
+    found = crews.get(pk=crew.pk)
     prefetch_related_objects(
         [found], "inputs", Prefetch("members", members), Prefetch("tasks", tasks), "manager_agent__tools"
     )

@@ -23,6 +23,7 @@ from executions.models import EventStream, Execution, RoleModel, TaskRun
 from executions.snapshot import Snapshot, freeze
 from executions.tasks import ring_soon
 from portal.accounts.models import AccessList, User
+from portal.lib import rows
 from portal.lib.problems import Conflict
 
 IDEMPOTENCY_KEPT = timedelta(hours=24)
@@ -118,19 +119,23 @@ def kickoff(
 
 def _lay_out(execution: Execution, snapshot: Snapshot) -> None:
     roles = {role.key: role.name for role in snapshot.roles}
-    TaskRun.objects.bulk_create(
-        TaskRun(
-            execution=execution,
-            task=task["key"],
-            name=task["name"],
-            role=roles.get(task["agent"] or "", ""),
-            position=position,
-        )
-        for position, task in enumerate(snapshot.spec["tasks"])
+    rows.insert(
+        [
+            TaskRun(
+                execution=execution,
+                task=task["key"],
+                name=task["name"],
+                role=roles.get(task["agent"] or "", ""),
+                position=position,
+            )
+            for position, task in enumerate(snapshot.spec["tasks"])
+        ]
     )
-    RoleModel.objects.bulk_create(
-        RoleModel(execution=execution, key=role.key, role=role.name, llm_model=role.llm_model)
-        for role in snapshot.roles
+    rows.insert(
+        [
+            RoleModel(execution=execution, key=role.key, role=role.name, llm_model=role.llm_model)
+            for role in snapshot.roles
+        ]
     )
 
 
