@@ -85,7 +85,7 @@ def events(scene: Scene, quick: bool) -> Result:
 def density_active(scene: Scene, quick: bool) -> Result:
     """Runs at work in a GiB of all the portal's processes, against a script each."""
     crew = scene.stack.make_crews({"active": {"mode": HANGS}})["active"]
-    count = 8 if quick else 24
+    count = 16 if quick else 24
     readings: list[float] = []
     for _ in range(2 if quick else 5):
         runs = [scene.stack.kickoff(crew) for _ in range(count)]
@@ -101,7 +101,7 @@ def density_active(scene: Scene, quick: bool) -> Result:
 
 def density_waiting(scene: Scene, quick: bool) -> Result:
     """Runs that wait for a person's answer in a GiB of all the portal's processes, against a script each."""
-    crew = scene.stack.make_crews({"waiting": {"mode": "instant", "human_input": True}})["waiting"]
+    crew = scene.stack.make_crews({"waiting": {"mode": "instant", "asks": [1]}})["waiting"]
     count = 60 if quick else 200
     before = _portal(scene)
     runs = [scene.stack.kickoff(crew) for _ in range(count)]
