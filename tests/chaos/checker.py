@@ -35,6 +35,7 @@ STATUS_OF = {
     "execution.stopped": "stopped",
 }
 PRICE_IN, PRICE_OUT = Decimal("2.5") / 1_000_000, Decimal(10) / 1_000_000
+NOTES = 2  # the first tasks of the crew `noting` leave a note each
 # Of these a run may fail; whatever else happens, it survives.
 MAY_FAIL = {"model-429", "model-500", "model-hang", "model-broken", "disk-full", "big-output", "event-flood"}
 Violations = Iterator[str]
@@ -80,12 +81,12 @@ def moves_follow_the_table(history: History) -> Violations:
         if note["kind"] != "execution" or not note["old"]:
             continue
         old, new = note["old"], note["new"]
+        if all(old[name] == new[name] for name in ("status", "attempt", "lease_worker")):
+            continue
         if old["status"] != new["status"] and new["status"] not in MOVES[old["status"]]:
             yield f"{note['pk']} moved from {old['status']} to {new['status']}"
         if new["attempt"] != old["attempt"] and (new["attempt"], new["status"]) != (old["attempt"] + 1, "running"):
             yield f"{note['pk']} went from attempt {old['attempt']} to {new['attempt']} as {new['status']}"
-        if note["pk"] in taken and new["status"] == "running" and new["lease_worker"] == old["lease_worker"]:
-            yield f"{note['pk']} went on running after its lease was taken over"
         taken.discard(note["pk"])
         # An expired lease is taken over for one purpose: to put the run back into the queue.
         if new["status"] == old["status"] == "running" and new["lease_worker"] != old["lease_worker"]:
@@ -232,11 +233,17 @@ def completed_runs_are_whole(history: History) -> Violations:
 
 
 def effects_happen_once(history: History) -> Violations:
+    noting = {execution for family in history.families if family.crew == "noting" for execution in family.executions}
+    where = {row["id"]: row["status"] for row in history.executions}
     for execution, events in history.events.items():
         notes = Counter(
             event["task"] for event in events if event["type"] == "log" and event["data"].get("kind") == "note"
         )
         yield from (f"{execution}: task {task} left {count} notes" for task, count in notes.items() if count > 1)
+        if execution in noting and where[execution] == "completed":
+            own = [task for task in history.of(history.tasks, execution) if not task["is_inherited"]]
+            must = [task["task"] for task in own if task["position"] < NOTES]
+            yield from (f"{execution}: task {task} left no note" for task in must if not notes[task])
         asked = Counter(event["data"].get("approval_id") for event in events if event["type"] == "approval.requested")
         answered = Counter(event["data"].get("approval_id") for event in events if event["type"] == "approval.answered")
         approvals = history.of(history.approvals, execution)
@@ -299,6 +306,15 @@ def ledgers_agree(history: History) -> Violations:
                 yield f"call {call['id']} cost {call['cost_usd']}, its tokens say {cost}"
 
 
+def nobody_overspends(history: History) -> Violations:
+    """At no moment had a run spent and reserved more than its limit."""
+    for note in history.notebook:
+        if note["kind"] == "execution" and note["new"].get("budget_usd") is not None:
+            spent, reserved, limit = (Decimal(str(note["new"][n])) for n in ("cost_usd", "reserved_usd", "budget_usd"))
+            if spent + reserved > limit + Decimal("1e-8"):
+                yield f"{note['pk']} has spent {spent} and reserved {reserved} of {limit} US$"
+
+
 def _family_agrees(history: History, family: FamilyFacts) -> Violations:
     calls = [call for call in history.calls if call["execution_id"] in family.executions]
     sent = [entry for entry in history.requests if entry.mark == family.mark]
@@ -350,4 +366,5 @@ RULES: tuple[Callable[[History], Violations], ...] = (
     one_run_a_key,
     no_call_is_paid_twice,
     ledgers_agree,
+    nobody_overspends,
 )

@@ -23,8 +23,8 @@ Row = dict[str, Any]
 WATCHED: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "executions_execution": (
         "id",
-        ("status", "attempt", "lease_worker", "ended_at", "error_code"),
-        ("status", "attempt", "lease_worker", "ended_at"),
+        ("status", "attempt", "lease_worker", "ended_at", "error_code", "cost_usd", "reserved_usd", "budget_usd"),
+        ("status", "attempt", "lease_worker", "ended_at", "cost_usd", "reserved_usd"),
     ),
     "executions_attempt": (
         "execution_id",

@@ -19,6 +19,7 @@ from tests.deadlines import SLOWNESS, wait_for
 
 SETTLED_WITHIN = 60 * SLOWNESS  # seconds after the last fault was taken back
 TIDY_WITHIN = 20 * SLOWNESS  # until nothing of ended runs is left
+JOIN_SECONDS = 20  # a person who waits for the portal's answer
 GROWTH_THREADS, GROWTH_FILES = 40, 80  # more than a process had when it was first seen at rest
 
 
@@ -76,6 +77,8 @@ class Player:
         finally:
             people.close()
             scene.thaw()
+            for thread in threads:
+                thread.join(JOIN_SECONDS)
         found = self._history(families, schedule, struck, leftovers)
         return Played(
             schedule=schedule,

@@ -73,7 +73,7 @@ def whole() -> History:
             }
         ],
         attempts=[{"execution_id": RUN, "number": n, "ended_at": "then"} for n in (1, 2)],
-        tasks=[{"execution_id": RUN, "task": "t", "status": "completed", "is_inherited": False}],
+        tasks=[{"execution_id": RUN, "task": "t", "status": "completed", "is_inherited": False, "position": 0}],
         calls=[call(1)],
         journal=[{"id": 1, "execution_id": RUN, "state": "done"}],
         events={RUN: events},
@@ -113,6 +113,11 @@ def _with(name: str, **changes: Any) -> Callable[[History], None]:
 
 def _noted(*page: Any) -> Callable[[History], None]:
     return lambda history: history.notebook.append(note(*page))
+
+
+def _without_note(history: History) -> None:
+    history.families[0].crew = "noting"
+    history.events[RUN][7]["data"] = {}
 
 
 FORGED: dict[str, tuple[str, Callable[[History], None]]] = {
@@ -160,6 +165,7 @@ FORGED: dict[str, tuple[str, Callable[[History], None]]] = {
     "a completed run with an open task": ("completed_runs_are_whole", _with("tasks", status="pending")),
     "a completed run without a result": ("completed_runs_are_whole", _with("executions", final_output="")),
     "a note left twice": ("effects_happen_once", _add_event("log", task="t", kind="note", message="Hello")),
+    "a note that is missing": ("effects_happen_once", _without_note),
     "an answer to nothing": ("effects_happen_once", _add_event("approval.answered", task="t", approval_id="q")),
     "two runs of one key": ("one_run_a_key", lambda history: history.families[0].kicked_off.append("b" * 32)),
     "an answer of the API that is wrong": (
@@ -173,6 +179,10 @@ FORGED: dict[str, tuple[str, Callable[[History], None]]] = {
     "a token too many": ("ledgers_agree", _with("calls", prompt_tokens=11)),
     "a wild estimate": ("ledgers_agree", _with("calls", is_estimated=True, prompt_tokens=10_000)),
     "a total that is no sum": ("ledgers_agree", _with("executions", prompt_tokens=11)),
+    "more spent than the limit": (
+        "nobody_overspends",
+        _noted("execution", None, {**moved("running"), "cost_usd": 0.7, "reserved_usd": 0.4, "budget_usd": 1}),
+    ),
     "a cost without its tokens": ("ledgers_agree", _with("calls", cost_usd=Decimal(1))),
 }  # fmt: skip
 
