@@ -20,6 +20,7 @@ class Measured:
 
     sent: float
     first: float | None = None  # token
+    is_sent: bool = False  # what was never sent has used nothing
 
     def since(self, moment: float | None) -> int | None:
         """Milliseconds since it was sent."""
@@ -37,7 +38,7 @@ def closing_of(
     if not is_known:
         refused = fault is not None and fault.http_status is not None
         unreached = fault is not None and not answer.chunks and fault.code == ErrorCode.LLM_UNAVAILABLE
-        read = 0 if refused or unreached else prompt_tokens
+        read = 0 if refused or unreached or not measured.is_sent else prompt_tokens
         # A chunk is a token with most providers; those that send several at once are counted by length.
         written = max(answer.chunks, ledger.estimated_tokens(answer.characters))
     return ledger.Closing(

@@ -345,7 +345,7 @@ class Exchange:
             self._is_taken = self._is_upstream = True
             self._queue_ms = 0  # counted once
             self._state.room.freed(self._waited_for)  # there may be more of it
-            measured.sent = perf_counter()
+            measured.sent, measured.is_sent = perf_counter(), True
             await self._receive(target, body, answer, measured, live if forward else None)
             fault = verdict_on(body, answer)
         except asyncio.CancelledError:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from crews.models import LLMModel
+from executions.errors import ErrorCode, Failure
 from executions.models import Execution, ExecutionEvent, JournalEntry, LLMCall, RoleModel
 from tests.deadlines import wait_for
 from tests.factories.crews import LLMModelFactory
@@ -291,10 +292,23 @@ def test_a_stop_ends_the_upstream_request(fake: FakeLLM, gateway: GatewayServer,
     assert LLMCall.objects.get().status == "cancelled"
 
 
-def test_a_stop_that_comes_later_ends_a_drain(fake: FakeLLM, gateway: GatewayServer) -> None:
+def _stop(execution: Execution) -> None:
+    execution.request_stop(by=None)
+
+
+def _fail(execution: Execution) -> None:
+    execution.fail(Failure(ErrorCode.INTERNAL))
+
+
+def _be_about_to_fail(execution: Execution) -> None:
+    execution.will_fail(Failure(ErrorCode.INTERNAL))
+
+
+@pytest.mark.parametrize("end", [_stop, _fail, _be_about_to_fail])
+def test_a_drain_ends_with_its_run(fake: FakeLLM, gateway: GatewayServer, end: Callable[[Execution], None]) -> None:
     execution, token = running(model(fake, "hang-between"))
     leave(gateway, token, once=lambda: fake.ledger and fake.ledger[0].completion_tokens >= 2, ordinal=0)
-    execution.request_stop(by=None)
+    end(execution)
     asked = time.time()
     wait_for(lambda: fake.ledger[0].ended_at, "the upstream request ends", every=0.01)
     assert (fake.ledger[0].ended_at or 0) - asked < 2
