@@ -195,8 +195,8 @@ def calls_are_told_once(history: History) -> Violations:
             one = (event["data"].get("call"), event["data"].get("try"))
             if event["type"] == "llm.started":
                 opened[one] += 1
-            elif event["type"] == "llm.completed" or (event["type"] == "llm.failed" and one in opened):
-                closed[one] += 1
+            elif event["type"] in {"llm.completed", "llm.failed"} and "latency_ms" in event["data"]:
+                closed[one] += 1  # what was refused before it was sent has no row and took no time
         for one in sorted(set(opened) | set(closed) | set(stored), key=str):
             if opened[one] != stored[one] or closed[one] > opened[one]:
                 told = f"opened {opened[one]} and closed {closed[one]} times"
