@@ -162,4 +162,4 @@ class BudgetAdmin(ModelAdmin):
 
 @admin.register(Worker)
 class WorkerAdmin(ReadOnlyAdmin):
-    list_display = ["name", "started_at", "seen_at", "max_runs", "isolation"]
+    list_display = ["name", "started_at", "seen_at", "max_runs", "is_draining", "isolation"]

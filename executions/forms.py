@@ -139,6 +139,8 @@ class ForkForm(LimitFields, InputFields):
 
     def __init__(self, *args: Any, run: Execution, task: str, **kwargs: Any) -> None:
         super().__init__(*args, definitions=forks.definitions(run), earlier=run, initial=limits_of(run), **kwargs)
+        for name in ("budget_usd", "budget_tokens"):
+            self.fields[name].help_text = _("Empty: as in the earlier run.")
         self.run = run
         self.again = forks.runs_again(run, task)
         self.texts = forks.texts(run)

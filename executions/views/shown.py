@@ -131,7 +131,7 @@ def last_finished(task_runs: Iterable[TaskRun]) -> str:
 
 def next_try(run: Execution, tries: list[Try], task_runs: Iterable[TaskRun]) -> dict[str, Any] | None:
     """What is said about an attempt that comes again by itself: the reason, where it goes on, and when."""
-    if run.status == Status.PENDING and tries and run.recoveries:
+    if run.status == Status.PENDING and tries and tries[0].is_cut_off:
         wait = (run.not_before - timezone.now()).total_seconds() if run.not_before else 0
         return {
             "number": run.attempt + 1,
@@ -139,7 +139,7 @@ def next_try(run: Execution, tries: list[Try], task_runs: Iterable[TaskRun]) -> 
             "after": last_finished(task_runs),
             "wait": max(0, round(wait)) if run.not_before else None,
         }
-    if run.status == Status.RUNNING and run.recoveries and tries:
+    if run.status == Status.RUNNING and len(tries) > 1 and tries[1].is_cut_off:
         return {"number": run.attempt, "why": tries[0].why, "after": tries[0].after, "wait": None}
     return None
 

@@ -20,7 +20,7 @@ def crews(stack: Stack) -> dict[str, str]:
     return stack.make_crews(
         {
             "Approved tea": {"tasks": 2, "asks": [1]},
-            "Typed tea": {"tasks": 2, "mode": "long-20@50", "asks": [2]},
+            "Typed tea": {"tasks": 2, "asks": [1, 2]},
             "Slow tea": {"tasks": 2, "mode": "long-60@50"},
             "Forked tea": {"tasks": 2, "inputs": ["topic"], "description": "Describe {topic}."},
         }
@@ -93,14 +93,17 @@ def test_work_is_sent_back_with_feedback_and_then_edited(
 def test_what_was_typed_stays_while_the_run_goes_on(tab: Tab, stack: Stack, crews: dict[str, str]) -> None:
     page = tab.page
     sign_in(page)
-    open_run(page, stack, crews["Typed tea"])
+    run = open_run(page, stack, crews["Typed tea"])
+    expect(page.get_by_role("region", name="“Task 1” asks for your answer")).to_be_visible()
     page.get_by_text("Set a limit").click()
     limit = page.get_by_label("Limit, tokens")
     limit.fill("123456")
     budget = page.get_by_role("region", name="Budget")
-    expect(budget).to_contain_text("Tokens 0")
-    status(page, "Waiting")
-    expect(budget).not_to_contain_text("Tokens 0")  # it was rendered anew, with what was used
+    used = budget.locator(".gauge").last.inner_text()
+    question = stack.client().get(f"/api/executions/{run}/approvals").json()["results"][0]["id"]
+    assert stack.client().post(f"/api/approvals/{question}/answer", json={"decision": "approve"}).status_code == 200
+    expect(page.get_by_role("region", name="“Task 2” asks for your answer")).to_be_visible()
+    expect(budget.locator(".gauge").last).not_to_have_text(used)  # rendered anew, with what task 2 used
     expect(limit).to_be_visible()
     expect(limit).to_have_value("123456")
     expect(limit).to_be_focused()

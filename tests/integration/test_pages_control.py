@@ -131,6 +131,15 @@ class TestComingAgain:
         assert "The worker box disappeared. It goes on after “Research”." in text
         assert "not asked or paid for again" in text
 
+    def test_a_worker_that_was_told_to_end_counts_for_nothing_but_is_told(self, client, mina):
+        run = execution_in("running", access__owner=mina)
+        run.recover(reason="The worker was told to end.", is_blameless=True)
+        assert "The worker was told to end." in client.get(page("run-detail", run)).text
+        run.start(worker="other", lease=LEASE)
+        text = client.get(page("run-detail", run)).text
+        assert "The worker was told to end. No task was finished before" in text
+        assert "Cut off" in text
+
     def test_when_it_is_tried_again_is_the_servers_word(self, client, mina):
         run = self.run_after(mina, "It crashed.", "It crashed.")
         Worker.objects.create(name="w", started_at=timezone.now(), seen_at=timezone.now(), max_runs=1)
