@@ -6,6 +6,7 @@ it fails again.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -97,12 +98,12 @@ def seeds(seed: int, count: int) -> list[int]:
     return [seed, *(chance.randrange(1, 10**9) for _ in range(count - 1))]
 
 
-def draw(seed: int, *, team: bool, only: str = "", faults: int | None = None, only_kills: bool = False) -> Schedule:
-    """The schedule of a seed. `team`: there are PostgreSQL, Redis and two workers to hit; `only`: one kind of fault."""
+def draw(
+    seed: int, *, team: bool, only: Sequence[str] = (), faults: int | None = None, only_kills: bool = False
+) -> Schedule:
+    """The schedule of a seed. `team`: there are PostgreSQL, Redis and two workers to hit; `only`: no other faults."""
     chance = random.Random(f"schedule {seed}")
-    names = [only] if only else [name for name in WEIGHTS if team or name not in NEEDS_TEAM]
-    if only_kills:
-        names = [only] if only else list(KILLS)
+    names = list(only or (KILLS if only_kills else [name for name in WEIGHTS if team or name not in NEEDS_TEAM]))
     count = faults or chance.choices((1, 2, 3, 4), (5, 4, 2, 1))[0]
     chosen = chance.choices(names, [WEIGHTS[name] for name in names], k=count)
     plans = [

@@ -159,7 +159,9 @@ FORGED: dict[str, tuple[str, Callable[[History], None]]] = {
         lambda history: history.events[RUN].append(event(11, "agent.started", attempt=2)),
     ),
     "a call told twice": ("calls_are_told_once", _add_event("llm.completed", call=CALL, latency_ms=5, **{"try": 1})),
-    "a call that never opened": ("calls_are_told_once", _add_event("llm.completed", call="d", latency_ms=5, **{"try": 1})),
+    "a call that never opened": (
+        "calls_are_told_once", _add_event("llm.completed", call="d", latency_ms=5, **{"try": 1}),
+    ),
     "a finished task starts again": ("no_finished_task_is_redone", _add_event("task.started", task="t")),
     "a task finished twice": ("no_finished_task_is_redone", _add_event("task.completed", task="t")),
     "a completed run with an open task": ("completed_runs_are_whole", _with("tasks", status="pending")),
