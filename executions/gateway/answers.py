@@ -22,8 +22,16 @@ class Piece:
     chunk: dict[str, Any]
 
 
+def dumps(data: Any) -> bytes:
+    """JSON, also of what orjson is too strict for."""
+    try:
+        return orjson.dumps(data)
+    except TypeError:
+        return json.dumps(data).encode()
+
+
 def event(data: Any) -> bytes:
-    return b"data: " + orjson.dumps(data) + b"\n\n"
+    return b"data: " + dumps(data) + b"\n\n"
 
 
 def bad_stream(detail: str) -> faults.Fault:

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import orjson
-
 from executions.gateway import answers
 from executions.gateway.answers import Answer
 
@@ -65,7 +63,7 @@ class Client:
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def _json(self, status: int, body: dict[str, Any]) -> None:
-        raw = orjson.dumps(body)
+        raw = answers.dumps(body)
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(raw)).encode()),

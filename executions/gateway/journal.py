@@ -18,6 +18,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from executions import events
+from executions.gateway import answers
 from executions.gateway.catalog import Caller, alive, dead_token
 from executions.models import Execution, GatewayInstance, JournalEntry
 from portal.lib import rows
@@ -216,11 +217,7 @@ def _text(answer: Any) -> str:
 
     A database's own JSON keeps neither the order of keys nor every character.
     """
-    try:
-        inner = orjson.dumps(answer).decode()
-    except TypeError:  # as above
-        inner = json.dumps(answer)
-    return orjson.dumps(inner).decode()
+    return orjson.dumps(answers.dumps(answer).decode()).decode()
 
 
 def _now() -> Any:
