@@ -160,7 +160,7 @@ def _tell(played: Played, tally: Tally) -> None:
 def play_in_processes(options: argparse.Namespace) -> Tally:
     """Share the schedules among `--jobs` processes, each with a scene of its own."""
     seeds = schedule.seeds(options.seed, options.schedules)
-    common = ["--database", options.database, "--json", *(["--only", options.only] if options.only else [])]
+    common = ["--database", options.database, "--json", *(["--only", *options.only] if options.only else [])]
     children = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.chaos", *common, "--seeds", *map(str, seeds[n :: options.jobs])],
@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=200, help="for kills: how many SIGKILLs (200)")
     parser.add_argument("--database", choices=["postgres", "sqlite"], default="postgres")
     parser.add_argument(
-        "--only", default="", choices=["", *schedule.WEIGHTS], metavar="FAULT", help="one kind of fault"
+        "--only", nargs="+", default=[], choices=schedule.WEIGHTS, metavar="FAULT", help="no other faults than these"
     )
     parser.add_argument("--faults", type=int, help="how many a schedule (1 to 4, at random)")
     parser.add_argument("--jobs", type=int, default=1, help="scenes side by side (1)")
