@@ -34,6 +34,7 @@ TYPES = frozenset(
 DELTA = "llm.delta"
 # More than this at once does not travel to watchers: they are told of it, and read it from the log.
 MAX_NEWS_CHARACTERS = 64_000
+MAX_LEVELS = 100  # of lists in lists, where there are too many to be written as they are
 ENVELOPE_CHARACTERS = 250  # what an event has beside its data, about
 # After one of these a stream rests, until somebody retries the execution.
 LAST = frozenset({"execution.completed", "execution.failed", "execution.stopped"})
@@ -82,19 +83,21 @@ def _json(data: dict[str, Any]) -> str:
     """`data` as JSON that every reader has a place for."""
     try:
         text = orjson.dumps(data).decode()
-    except TypeError:  # half a surrogate pair, or a number beyond 64 bits
+    except TypeError:  # half a surrogate pair, a number beyond 64 bits, hundreds of levels
         text = ""
-    return text if text and "\\u0000" not in text else orjson.dumps(plain(data)).decode()
+    return text if text and "\\u0000" not in text else orjson.dumps(_plain(data)).decode()
 
 
-def plain(value: Any) -> Any:
+def _plain(value: Any, level: int = 1) -> Any:
     """What a model or a tool said, without what PostgreSQL or a browser has no place for."""
     if isinstance(value, str):
         return value.replace("\0", "").encode("utf-8", "replace").decode()
+    if isinstance(value, dict | list | tuple) and level > MAX_LEVELS:
+        return "…"
     if isinstance(value, dict):
-        return {plain(str(key)): plain(item) for key, item in value.items()}
+        return {_plain(str(key)): _plain(item, level + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [_plain(item, level + 1) for item in value]
     if isinstance(value, int) and value.bit_length() > 63:
         return str(value)
     return value

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
+import orjson
 from django.db import transaction
 from django.db.models import Max
 from django.db.models.functions import Now
@@ -178,9 +179,16 @@ def _moment(text: Any) -> datetime:
     return found if found is not None and timezone.is_aware(found) else timezone.now()
 
 
+def _json_of(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except ValueError:  # or what an engine may write and orjson does not read: NaN, half a surrogate pair
+        return json.loads(line)
+
+
 def _parse(line: bytes) -> Line:
     try:
-        parsed: Any = json.loads(line)
+        parsed: Any = _json_of(line)
     except (ValueError, RecursionError) as exc:  # the latter for what is nested a hundred thousand times
         raise BadLine(f"not JSON: {line[:80]!r}") from exc
     if not isinstance(parsed, dict) or parsed.get("kind") not in KINDS:

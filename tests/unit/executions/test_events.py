@@ -102,6 +102,19 @@ def test_what_has_no_place_in_a_database_costs_no_run_its_events(said: object, s
 
 
 @pytest.mark.django_db
+def test_lists_in_lists_in_lists_are_cut_off() -> None:
+    deep: list[object] = []
+    for _ in range(900):
+        deep = [deep]
+    stream = StreamFactory()
+    append(stream.id, [NewEvent("log", {"said": deep})])
+    found, levels = read(stream.id)[0]["data"]["said"], 0
+    while isinstance(found, list):
+        (found,), levels = found, levels + 1
+    assert (found, levels) == ("…", events.MAX_LEVELS - 1)
+
+
+@pytest.mark.django_db
 def test_there_is_no_stream_by_accident() -> None:
     with pytest.raises(EventStream.DoesNotExist):
         append(uuid.uuid4(), [NewEvent("log")])
