@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.benchmarks.measure import Pairs, bootstrap, interleaved, interval, ratio
+from tests.benchmarks.measure import Pairs, Result, bootstrap, interleaved, interval, ratio, share
 from tests.benchmarks.portal import imported_by
 
 
@@ -13,6 +13,13 @@ def test_the_worse_side_of_the_interval_decides() -> None:
     found = ratio("wide", wide, aim=1, limit=2)
     assert (found.ratio, found.ok) == (1.0, False)
     assert found.low <= found.ratio <= found.high
+
+
+def test_an_aim_above_the_limit_asks_for_at_least_the_limit() -> None:
+    pairs = Pairs(ours=[2.0] * 20, bare=[1.0] * 20)
+    assert (share("rate", pairs, aim=0.6, limit=0.5).ratio, share("rate", pairs, aim=0.6, limit=0.5).ok) == (0.5, True)
+    assert not Result.judged("rate", 0.5, (0.4, 0.9), aim=0.6, limit=0.5, n=20).ok
+    assert Result.judged("time", 0.5, (0.4, 0.5), aim=0.4, limit=0.5, n=20).ok
 
 
 def test_pairs_are_measured_by_turns() -> None:
