@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
@@ -34,8 +35,11 @@ AWAY = (OperationalError, InterfaceError)  # the database, for the moment
 
 # How long a warm host may take to come up: its framework's import takes minutes on a busy machine.
 HOST_PATIENCE = timedelta(minutes=5)
+# And a gateway that has to be started again; an engine that finds none has lost its attempt.
+GATEWAY_PATIENCE = timedelta(minutes=2)
 # After the engine has ended, the gateway needs a moment to close the calls that it cut off.
 CLOSING_PATIENCE = timedelta(seconds=5)
+CONNECT_SECONDS = 10.0  # for a connection; engines wait as long
 LIMIT_CHECK_SECONDS = 1.0
 TASK_TIMED_OUT = _("A task took longer than its time limit.")
 NO_FILES = _("The files of the finished tasks could not be read from storage.")
@@ -138,6 +142,7 @@ class Run:
         except OSError as exc:
             logger.warning("run %s: %s", self.execution.pk, exc)
             return Crash(str(NO_FILES)), None
+        await self._gateway_there()
         try:
             self._engine = await self._start(spec)
         except client.EngineUnavailable as exc:
@@ -182,6 +187,19 @@ class Run:
         if self._stopping or isinstance(problem, Failure):
             await self._calls_closed(problem)
         return problem, closing
+
+    async def _gateway_there(self) -> None:
+        """Wait until the gateway takes connections, or it is no use to wait any longer."""
+        url = urlsplit(settings.GATEWAY_URL)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        deadline = time.monotonic() + GATEWAY_PATIENCE.total_seconds()
+        while not self._interrupt.is_set() and not self._pausing and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):  # of which TimeoutError is one
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    _, writer = await asyncio.open_connection(url.hostname, port)
+                writer.close()
+                return
+            await self._sleep(0.2)
 
     async def _start(self, spec: RunSpec) -> client.EngineRun | None:
         """The engine process; None when the run was interrupted before it was there."""

@@ -1,6 +1,7 @@
 """Runs of an engine whose tasks work on files: another machine goes on with the files of the finished tasks."""
 
 import asyncio
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,9 @@ def machines(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Pa
         settings.RUN_DIR, settings.MEDIA_ROOT = folder, folder / "files"
         keeper = registry.Engine("keeper", "Keeper", "tests.fakes.probe_engine", "pytest", keeps_files=True)
         monkeypatch.setitem(registry.ENGINES, "keeper", keeper)
-        with engine_host(folder / "host", "keeper") as host:
+        # A runner starts no engine before there is a gateway; these tasks call nobody.
+        with socket.create_server(("127.0.0.1", 0)) as gateway, engine_host(folder / "host", "keeper") as host:
+            settings.GATEWAY_URL = f"http://127.0.0.1:{gateway.getsockname()[1]}"
             (folder / "host-keeper.sock").symlink_to(host.socket)
             places = [folder / "one", folder / "two"]
             for place in places:
