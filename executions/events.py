@@ -85,19 +85,19 @@ def _json(data: dict[str, Any]) -> str:
         text = orjson.dumps(data).decode()
     except TypeError:  # half a surrogate pair, a number beyond 64 bits, hundreds of levels
         text = ""
-    return text if text and "\\u0000" not in text else orjson.dumps(_plain(data)).decode()
+    return text if text and "\\u0000" not in text else orjson.dumps(plain(data)).decode()
 
 
-def _plain(value: Any, level: int = 1) -> Any:
+def plain(value: Any, level: int = 1) -> Any:
     """What a model or a tool said, without what PostgreSQL or a browser has no place for."""
     if isinstance(value, str):
         return value.replace("\0", "").encode("utf-8", "replace").decode()
     if isinstance(value, dict | list | tuple) and level > MAX_LEVELS:
         return "…"
     if isinstance(value, dict):
-        return {_plain(str(key)): _plain(item, level + 1) for key, item in value.items()}
+        return {plain(str(key)): plain(item, level + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, level + 1) for item in value]
+        return [plain(item, level + 1) for item in value]
     if isinstance(value, int) and value.bit_length() > 63:
         return str(value)
     return value
