@@ -299,11 +299,13 @@ class Run:
         What an engine makes its prompts of is in the order of the tasks, whichever was done first: the
         prompts of an attempt are the same to the byte, however often the run was begun.
         """
-        runs = list(self.execution.task_runs.all())
-        finished = {run.task: run.output for run in runs if run.status == TaskRun.Status.COMPLETED}
+        # The questions before the tasks: one that is answered between the two reads still counts as open
+        # or its task as finished. The other way round it would be neither, and the task done again.
         asked: dict[str, list[Approval]] = {}
         for approval in self.execution.approvals.order_by("round"):
             asked.setdefault(approval.task, []).append(approval)
+        runs = list(self.execution.task_runs.all())
+        finished = {run.task: run.output for run in runs if run.status == TaskRun.Status.COMPLETED}
         unfinished = [run.task for run in runs if run.task in asked and run.task not in finished]
         rejected = {
             key: [approval for approval in asked[key] if approval.status == Approval.Status.REJECTED]
