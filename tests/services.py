@@ -133,7 +133,9 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns when it answers. Raises `AssertionError` when it ends instead."""
+        """Returns when it answers; it may run already. Raises `AssertionError` when it ends instead."""
+        if self._process is not None and self._process.poll() is None:
+            return
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self._options
