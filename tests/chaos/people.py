@@ -18,7 +18,7 @@ LOOK_EVERY = 0.1  # seconds
 ENDED = {"completed", "failed", "stopped"}
 SMALL_BUDGET = {"budget_usd": "0.042"}  # what a call may cost at most, and hardly more
 LARGE_BUDGET = {"budget_usd": "50"}
-EDITED = "A person's own text."
+EDITED = "A person's own text for {execution}."  # or the rest of a fork would ask what its origin has asked
 FEEDBACK = "Say it more plainly."
 
 
@@ -228,7 +228,7 @@ class People:
         path = f"approvals/{uuid.UUID(hex=approval['id'])}/answer"
 
         def decide(chosen: str) -> httpx.Response | None:
-            body = {"decision": chosen, "text": EDITED, "feedback": FEEDBACK}
+            body = {"decision": chosen, "text": EDITED.format(execution=approval["execution_id"]), "feedback": FEEDBACK}
             return self.ask(family, "POST", path, 200, json=body)
 
         rival = "reject" if decision == "approve" else "approve"
