@@ -201,6 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seeds", type=int, nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells switch off for what runs in the background
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started and mounted is taken back
     options.seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1, 10**9)
     if options.proof == "kills" and options.jobs > 1:
