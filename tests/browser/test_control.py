@@ -1,6 +1,7 @@
 """What people decide while runs are under way, in a real browser: answer, send back, pause, fork, compare."""
 
 import re
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -27,7 +28,7 @@ def crews(stack: Stack) -> dict[str, str]:
     )
 
 
-def open_run(page: Page, stack: Stack, crew: str, **body: object) -> str:
+def open_run(page: Page, stack: Stack, crew: str, **body: Any) -> str:
     run = stack.kickoff(crew, **body)
     page.goto(f"/runs/{run}")
     return run
