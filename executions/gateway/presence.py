@@ -56,9 +56,9 @@ def end_expired() -> None:
 
 def end_orphans() -> None:
     """Close what no living gateway carries out. Safe to repeat, and beside others that do the same."""
-    # The entries first: whoever waits for one may go on, while the calls are counted.
-    lost = journal.lose_orphans()
+    # The calls first: whoever waits for an entry finds its reserve given back and its failure told.
     closed = ledger.close_orphans()
+    lost = journal.lose_orphans()
     if lost or closed:
         logger.warning("ended %s calls and %s requests of gateways that have died", closed, lost)
 
