@@ -275,8 +275,10 @@ def repeats(history: History) -> dict[tuple[str, str], int]:
 
 
 def no_call_is_paid_twice(history: History) -> Violations:
-    """Only a killed gateway may lose an answer: then each request is repeated at most once a kill."""
+    """Only a killed gateway may lose answers, those on their way: each is asked for once more at most a kill."""
     allowed = history.kills.get("gateway", 0)
+    if (total := sum(repeats(history).values())) > history.in_flight:
+        yield f"{total} requests were repeated, {history.in_flight} answers were on their way as a gateway was killed"
     for (mark, logical), count in repeats(history).items():
         if count > allowed:
             numbers = [sent.n for sent in history.requests if (sent.mark, sent.logical) == (mark, logical)]

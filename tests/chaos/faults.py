@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from tests.chaos.schedule import FaultPlan
 
 Undo = Callable[[], None]
 RESTART_AFTER = 0.3  # seconds until a killed process is started again, as `up` does
+JOURNALLED_WITHIN = 0.5  # seconds, on a busy machine
 FLOOD_EVENTS, FLOOD_PIECE = 10_000, 500  # within a second, as fast as the machine writes
 OUTPUT_BYTES, OUTPUT_LINE = 100_000_000, 200_000
 
@@ -32,6 +34,7 @@ class Struck:
     """What the faults of a schedule have done, for the checker."""
 
     kills: dict[str, int] = field(default_factory=dict)
+    in_flight: int = 0  # answers on their way when a gateway was killed, which nobody else can bring home
     frozen: list[str] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)  # there was nothing to hit
     threads: list[threading.Thread] = field(default_factory=list)
@@ -99,11 +102,18 @@ def _kill(scene: Scene, name: str, plan: FaultPlan, struck: Struck) -> tuple[flo
         with contextlib.suppress(psutil.NoSuchProcess):
             victim.kill()
             struck.killed(name)
+            struck.in_flight += _answers_on_their_way(scene) if name == "gateway" else 0
             if name in {"web", "gateway", "worker"}:
                 return RESTART_AFTER, scene.start_missing
             return None
     struck.missed.append(plan.name)
     return None
+
+
+def _answers_on_their_way(scene: Scene) -> int:
+    """Requests that the model answers now, or has answered so lately that it may not be in the journal."""
+    lately = time.time() - JOURNALLED_WITHIN
+    return sum(entry.ended_at is None or entry.ended_at > lately for entry in list(scene.fake.ledger))
 
 
 def _freeze(scene: Scene, name: str, plan: FaultPlan, struck: Struck) -> tuple[float, Undo] | None:

@@ -65,6 +65,7 @@ class History:
     requests: list[Sent] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     kills: dict[str, int] = field(default_factory=dict)
+    in_flight: int = 0  # answers on their way when a gateway was killed
     leftovers: list[str] = field(default_factory=list)  # found by whoever played the schedule
 
     def of(self, rows: Iterable[Row], execution: str) -> list[Row]:

@@ -202,5 +202,6 @@ class Player:
         found.requests = history.requests(list(self.scene.fake.ledger))
         found.faults = [plan.name for plan in schedule.faults]
         found.kills = dict(struck.kills)
+        found.in_flight = struck.in_flight
         found.leftovers = leftovers
         return found

@@ -201,12 +201,14 @@ def test_every_rule_is_seen_to_fail() -> None:
 
 
 def test_a_killed_gateway_may_repeat_a_call_once_for_each_kill(whole: History) -> None:
-    whole.kills = {"gateway": 1}
+    whole.kills, whole.in_flight = {"gateway": 1}, 2
     again = [sent(2, logical="request 1", prompt_tokens=0, completion_tokens=0)]
     whole.requests += again
     assert checker.check(whole) == []
     whole.requests += again
     assert [what for what in checker.check(whole) if "repeated 2 times" in what]
+    whole.in_flight = 0
+    assert [what for what in checker.check(whole) if "2 requests were repeated, 0 answers" in what]
 
 
 def test_the_model_may_be_asked_again_when_it_failed(whole: History) -> None:
