@@ -254,11 +254,15 @@ class Scene:
         return found
 
     def work_folders(self, executions: list[str]) -> list[Path]:
-        """Working folders of attempts of these executions (hex ids) that are still there."""
+        """Working folders of attempts of these executions (hex ids) that are still there.
+
+        Those of a killed runner stay until it is there again, which takes a while for one that was killed often.
+        """
         wanted = set(executions)
         return [
             work
             for machine in self.machines
+            if self.part(machine, "runner")
             for work in (machine.folder / "runs").glob("*/*/work")
             if work.parent.parent.name.replace("-", "") in wanted
         ]
