@@ -158,6 +158,7 @@ UPDATE executions_execution
        prompt_tokens = prompt_tokens + %s, completion_tokens = completion_tokens + %s,
        unpriced_calls = unpriced_calls + %s
  WHERE id = %s
+RETURNING status
 """
 
 
@@ -184,10 +185,14 @@ def settle_own(
     completion_tokens: int,
     cost_usd: Decimal,
     is_unpriced: bool,
-) -> bool:
-    """Give a call's reserve back and add what it used to the run's totals. False when the run was deleted."""
+) -> str | None:
+    """Give a call's reserve back and add what it used to the run's totals.
+
+    Returns the run's status, None when the run was deleted.
+    """
     used = [cost_usd, prompt_tokens, completion_tokens, int(is_unpriced)]
-    return bool(rows.execute(_SETTLE_OWN, [reserved.usd, reserved.tokens, *used, rows.key(Execution, execution)]))
+    found = rows.one(_SETTLE_OWN, [reserved.usd, reserved.tokens, *used, rows.key(Execution, execution)])
+    return found[0] if found else None
 
 
 def reserve(budgets: Sequence[str], most: Amount) -> bool:

@@ -20,7 +20,7 @@ from executions.errors import ErrorCode
 from executions.gateway import journal
 from executions.gateway.catalog import Caller, Run, StaleRoles, Target, alive, dead_token
 from executions.gateway.faults import Fault
-from executions.models import Budget, Execution, GatewayInstance, LLMCall
+from executions.models import Budget, GatewayInstance, LLMCall
 from executions.models.calls import cost_of
 from executions.status import ACTIVE
 from portal.lib import rows
@@ -79,6 +79,8 @@ def open_call(row: LLMCall, caller: Caller, run: Run, entry: journal.Entry | Non
     when it would not once the calls under way are settled, `StaleRoles` when the run has other models or
     limits by now, and `journal.Taken` when somebody else carries the request out.
     """
+    if _is_stored(row):
+        return
     most = reserved_by(row)
     with transaction.atomic():
         if found := budgets.reserve_own(caller.execution, caller.attempt, most):
@@ -94,6 +96,17 @@ def open_call(row: LLMCall, caller: Caller, run: Run, entry: journal.Entry | Non
                 return
             transaction.set_rollback(True)
     raise _why_not_opened(row, caller, most)
+
+
+def _is_stored(row: LLMCall) -> bool:
+    """Whether an earlier try at opening was committed, and only the word of it lost with the connection."""
+    if row.pk is None:
+        return False
+    stored = LLMCall.objects.filter(pk=row.pk, call_id=row.call_id, try_number=row.try_number)
+    if stored.exists():
+        return True
+    row.pk = None
+    return False
 
 
 def _why_not_opened(row: LLMCall, caller: Caller, most: Amount) -> Exception:
@@ -171,7 +184,7 @@ def _close(row: LLMCall, closing: Closing, cost: Any, record: journal.Record | N
             return
         # A request that used nothing cost nothing, whatever its model's price.
         used = Amount(cost or Decimal(0), closing.prompt_tokens + closing.completion_tokens)
-        is_here = budgets.settle_own(
+        status = budgets.settle_own(
             row.execution_id,
             reserved_by(row),
             prompt_tokens=closing.prompt_tokens,
@@ -179,13 +192,11 @@ def _close(row: LLMCall, closing: Closing, cost: Any, record: journal.Record | N
             cost_usd=used.usd,
             is_unpriced=bool(used.tokens) and cost is None,
         )
-        if is_here and record is not None:
+        if status is not None and record is not None:
             journal.record(record)
         budgets.settle(row.budgets, reserved_by(row), used)
-        if not is_here:
-            return  # the run was deleted meanwhile
-        if closing.status != LLMCall.Status.COMPLETED and not _is_active(row.execution_id):
-            return  # the log of a run rests once it has ended
+        if status not in ACTIVE:
+            return  # the run was deleted meanwhile, or has ended, and its log rests
         measured = {
             "prompt_tokens": closing.prompt_tokens,
             "completion_tokens": closing.completion_tokens,
@@ -202,10 +213,6 @@ def _close(row: LLMCall, closing: Closing, cost: Any, record: journal.Record | N
         if closing.retry_in_ms is not None:
             data["retry_in_ms"] = closing.retry_in_ms
         events.append(row.execution_id, [_event("llm.failed", row, data)])
-
-
-def _is_active(execution: uuid.UUID) -> bool:
-    return Execution.objects.filter(pk=execution, status__in=ACTIVE).exists()
 
 
 def _names(row: LLMCall) -> dict[str, Any]:
