@@ -3,6 +3,7 @@
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from crews.models import LLMModel
@@ -35,6 +36,11 @@ class Attempt(models.Model):
 
     def __str__(self) -> str:
         return f"{self.execution_id} #{self.number}"
+
+    @property
+    def why(self) -> str:
+        """Why it ended, in the reader's language as far as the sentence is one of ours without names in it."""
+        return gettext(self.reason) if self.reason else ""
 
 
 class TaskRun(models.Model):

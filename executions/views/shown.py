@@ -119,8 +119,8 @@ def _why(run: Execution, before: Attempt | None) -> str:
     if before.outcome == Status.PAUSED:
         return _("It was resumed after a pause.")
     if before.outcome == Status.WAITING:
-        return before.reason or _("A person has answered.")
-    return before.reason
+        return before.why or _("A person has answered.")
+    return before.why
 
 
 def last_finished(task_runs: Iterable[TaskRun]) -> str:
@@ -135,7 +135,7 @@ def next_try(run: Execution, tries: list[Try], task_runs: Iterable[TaskRun]) -> 
         wait = (run.not_before - timezone.now()).total_seconds() if run.not_before else 0
         return {
             "number": run.attempt + 1,
-            "why": tries[0].row.reason,
+            "why": tries[0].row.why,
             "after": last_finished(task_runs),
             "wait": max(0, round(wait)) if run.not_before else None,
         }
