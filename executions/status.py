@@ -7,7 +7,7 @@
        │           └──► paused ──┤ (resumed)
        └─────────────────────────┘
 
-Only `Execution` moves a status (`executions.models.execution`); everything else asks it to.
+Only `Execution` moves a status (`executions.models.moves`); everything else asks it to.
 """
 
 from django.db import models

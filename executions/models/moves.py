@@ -139,12 +139,14 @@ class Moves(models.Model):
     def wait_for_people(self) -> None:
         """The engine has ended because nothing goes on without an answer.
 
-        When every question of this attempt was answered while it still ran, it goes back into the
-        queue at once.
+        When an answer came while it still ran, it goes back into the queue at once: what that answer
+        lets go on need not wait for the other questions.
         """
         with transaction.atomic():
             self.hold()
-            if self.approvals.filter(status=Approval.Status.OPEN).exists():
+            began = self.attempts.values("started_at").get(number=self.attempt)["started_at"]
+            is_open = self.approvals.filter(status=Approval.Status.OPEN).exists()
+            if is_open and not self.approvals.filter(answered_at__gt=began).exists():
                 self._move_to(
                     Status.WAITING,
                     "execution.waiting",
@@ -243,40 +245,41 @@ class Moves(models.Model):
                 _("Only a run that failed or was stopped can be retried."),
                 hint=_("Resume a paused run, or start a new one."),
             )
-        with transaction.atomic():
-            self._move_to(
-                Status.PENDING,
-                "execution.queued",
-                {"is_retry": True, **_by(by)},
-                ended_at=None,
-                error_code="",
-                error_message="",
-                final_output="",
-                quarantine_reason="",
-                recoveries=0,
-                restarted_attempt=self.attempt,
-                calls_before_restart=F("llm_calls_count"),
-                not_before=None,
-                queue_rank=self.rank(self.priority, timezone.now()),  # type: ignore[attr-defined]
-                **_NOTHING_ASKED,
-            )
+        self._move_to(
+            Status.PENDING,
+            "execution.queued",
+            {"is_retry": True, **_by(by)},
+            ended_at=None,
+            error_code="",
+            error_message="",
+            final_output="",
+            quarantine_reason="",
+            recoveries=0,
+            restarted_attempt=self.attempt,
+            calls_before_restart=F("llm_calls_count"),
+            not_before=None,
+            queue_rank=self.rank(self.priority, timezone.now()),  # type: ignore[attr-defined]
+            **_NOTHING_ASKED,
+        )
 
     def request_stop(self, *, by: "User | None") -> None:
         """Ask for a stop: at once when nothing runs yet, else the runner obeys. Safe to repeat.
 
         Raises `InvalidTransition` when the execution has ended.
         """
-        if self.status in ENDED:
-            raise InvalidTransition(_("This execution has already ended."), hint=_("There is nothing left to stop."))
-        self._rows().filter(status__in=ACTIVE, stop_requested_at=None).update(
-            stop_requested_at=Now(), stop_requested_by=by
-        )
-        self.refresh_from_db()
-        if self.status in ACTIVE and self.status != Status.RUNNING:
-            try:
+        with transaction.atomic():
+            # Locked, or an answer or a runner in this moment would leave a request that nobody obeys.
+            self._rows().select_for_update(no_key=True).values_list("pk").get()
+            self.refresh_from_db()
+            if self.status in ENDED:
+                raise InvalidTransition(
+                    _("This execution has already ended."), hint=_("There is nothing left to stop.")
+                )
+            if self.stop_requested_at is None:
+                self._rows().update(stop_requested_at=Now(), stop_requested_by=by)
+                self.refresh_from_db()
+            if self.status != Status.RUNNING:
                 self.stop()
-            except TransitionLost:
-                self.refresh_from_db()  # a runner took it in this moment, and will see the request
 
     def request_pause(self, *, by: "User | None", at_once: bool = False) -> None:
         """Ask a running execution to pause: when its current tasks are finished, or at once. Safe to repeat.

@@ -1,10 +1,11 @@
 """The life cycle: every move that is allowed, every move that is not, and who wins when two move at once."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 
 from executions import events
 from executions.errors import ErrorCode, Failure, InvalidTransition, TransitionLost
@@ -221,6 +222,46 @@ def test_no_runner_starts_what_was_asked_to_stop() -> None:
     Execution.objects.filter(pk=execution.pk).update(stop_requested_at=execution.created_at)
     with pytest.raises(TransitionLost):
         late.start(worker="machine", lease=LEASE)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("status", [Status.PENDING, Status.WAITING, Status.PAUSED])
+def test_a_stop_is_there_whole_or_not_at_all(status: Status, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for, but not carried out, it would keep every runner away and never end."""
+    execution = execution_in(status)
+
+    def broken(*_: object) -> None:
+        raise OperationalError("the database is away")
+
+    with monkeypatch.context() as patched, pytest.raises(OperationalError):
+        patched.setattr(events, "append", broken)
+        execution.request_stop(by=None)
+    execution.refresh_from_db()
+    assert (execution.status, execution.stop_requested_at) == (status, None)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("status", [Status.WAITING, Status.PAUSED])
+def test_a_stop_and_a_word_to_go_on_in_one_moment_leave_nothing_that_waits_for_ever(status: Status) -> None:
+    for _ in range(8):
+        execution = execution_in(status)
+        ready = threading.Barrier(2)
+
+        def go_on(run: Execution = execution, ready: threading.Barrier = ready) -> None:
+            late = Execution.objects.get(pk=run.pk)
+            ready.wait(DEADLINE)
+            with contextlib.suppress(TransitionLost, InvalidTransition):
+                late.answered(by=None) if status == Status.WAITING else late.resume(by=None)
+            connection.close()
+
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        asked = Execution.objects.get(pk=execution.pk)
+        ready.wait(DEADLINE)
+        asked.request_stop(by=None)
+        thread.join(DEADLINE)
+        execution.refresh_from_db()
+        assert execution.status == Status.STOPPED
 
 
 # --- A runner that is gone ------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 from django.db import OperationalError
 from django.db.models.functions import Now
 
+from executions.approvals import answer
 from executions.engines.protocol import Line
 from executions.errors import ErrorCode, Failure, TransitionLost
 from executions.models import Execution, LLMCall
@@ -188,3 +189,13 @@ def test_a_failure_is_said_before_it_waits_for_the_calls_that_it_cuts_off() -> N
 
     asyncio.run(cut_off())
     run.db.close()
+
+
+def test_what_an_answer_lets_go_on_does_not_wait_for_another_question() -> None:
+    execution = execution_in(Status.RUNNING)
+    first, _second = (ApprovalFactory(execution=execution, task=key) for key in ("t1", "t2"))
+    answer(first, execution.owner, "approve")
+    found = ended(execution, None, WAITS)
+    assert (found.status, found.approvals.filter(status="open").count()) == (Status.PENDING, 1)
+    found.start(worker="machine", lease=LEASE)
+    assert ended(found, None, WAITS).status == Status.WAITING  # the next attempt knew of that answer
