@@ -23,7 +23,7 @@ from executions.errors import ErrorCode, Failure, TransitionLost
 from executions.gateway import tokens
 from executions.models import Approval, Execution, LLMCall, TaskRun
 from executions.runner import outcome
-from executions.runner.intake import BadLine, Intake, LeaseLost
+from executions.runner.intake import BadLine, Batch, Intake, LeaseLost
 from executions.runner.outcome import Crash, Problem, Shortage
 from portal.lib.dbthreads import DatabaseThreads
 
@@ -41,6 +41,7 @@ GATEWAY_PATIENCE = timedelta(minutes=2)
 CLOSING_PATIENCE = timedelta(seconds=5)
 CONNECT_SECONDS = 10.0  # for a connection; engines wait as long
 LIMIT_CHECK_SECONDS = 1.0
+REST_SECONDS = 0.3  # for storing what a run that is to stop has written faster than it could be stored
 TASK_TIMED_OUT = _("A task took longer than its time limit.")
 NO_FILES = _("The files of the finished tasks could not be read from storage.")
 PAUSE_TAKEN_BACK = _("It had paused, but nobody wants it to any more.")
@@ -161,10 +162,13 @@ class Run:
         """Store what the engine writes until it ends or must end; then what went wrong, and its closing line."""
         closing: Line | None = None
         problem: Problem | None = None
+        has_more = False
         try:
             while not engine.ended and not self._interrupt.is_set() and problem is None:
-                await self._wait(engine)
-                closing = await self._store(intake, engine) or closing
+                if not has_more:
+                    await self._wait(engine)
+                if batch := await self._store(intake):
+                    has_more, closing = batch.is_full, batch.closing or closing
                 problem = None if closing else self._limit_reached(intake)
         except BadLine as exc:
             logger.warning("run %s: %s", self.execution.pk, exc)
@@ -176,14 +180,14 @@ class Run:
         if self._abandoned:
             return None, None
         try:
-            closing = await self._store(intake, engine) or closing
+            closing = await self._store_rest(intake, problem) or closing
         except BadLine as exc:
             logger.warning("run %s: %s", self.execution.pk, exc)
             problem = problem or Failure(ErrorCode.ENGINE_CRASHED)
         if problem is None and not self._stopping:
             failed = closing is not None and closing["kind"] == "failure"
             if failed or (closing is None and not was_killed):
-                problem = await self._read(outcome.problem_of, self.execution, closing, exited)
+                problem = await self._read(outcome.problem_of, self.execution, closing, exited, intake.written)
         if self._stopping or isinstance(problem, Failure):
             await self._calls_closed(problem)
         return problem, closing
@@ -221,24 +225,37 @@ class Run:
     async def _sleep(self, seconds: float) -> None:
         await _first_of(seconds, self._interrupt.wait())
 
-    async def _store(self, intake: Intake, engine: client.EngineRun) -> Line | None:
-        """Store what is new in the attempt's file; its closing line if that was there."""
+    async def _store(self, intake: Intake) -> Batch | None:
+        """Store what is new in the attempt's file, at most a batch; None when the database is away for the moment."""
+        try:
+            batch = await self.db(intake.read)
+        except (*AWAY, OSError) as exc:
+            # The file keeps what the engine writes; the lease decides whether we may still store it.
+            logger.warning("run %s: events cannot be stored (%s), trying again", self.execution.pk, exc)
+            await self._pause_between_tries()
+            return None
+        for approval in batch.asked:
+            if self._on_asked is not None:
+                self._on_asked(approval)
+        return batch
+
+    async def _store_rest(self, intake: Intake, problem: Problem | None) -> Line | None:
+        """Store what the engine had written when it ended; its closing line if that was there.
+
+        Of a run that is to stop or to fail only what a moment allows: who waits for that does not wait for a log.
+        """
         closing: Line | None = None
+        end = time.monotonic() + REST_SECONDS
         while True:
-            try:
-                batch = await self.db(intake.read)
-            except (*AWAY, OSError) as exc:
-                # The file keeps what the engine writes; the lease decides whether we may still store it.
-                logger.warning("run %s: events cannot be stored (%s), trying again", self.execution.pk, exc)
-                await self._pause_between_tries()
-                if self._stopping or self._abandoned or not engine.ended:
+            batch = await self._store(intake)
+            if batch is not None:
+                closing = batch.closing or closing
+                if not batch.is_full:
                     return closing
-                continue
-            closing = batch.closing or closing
-            for approval in batch.asked:
-                if self._on_asked is not None:
-                    self._on_asked(approval)
-            if not batch.is_full:
+            if self._abandoned or (self._stopping and batch is None):
+                return closing
+            if (self._stopping or problem is not None) and batch is not None and time.monotonic() > end:
+                logger.warning("run %s: the end of what its engine wrote is not stored", self.execution.pk)
                 return closing
 
     async def _read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -57,6 +57,11 @@ class Intake:
         self._lease = (execution.attempt, execution.lease_worker)
         self.running: dict[str, float] = {}  # task key → when it started, by this process's monotonic clock
 
+    @property
+    def written(self) -> int:
+        """How many bytes the engine has written."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
     def read(self) -> Batch:
         """Store what is new, at most a megabyte. Raises `LeaseLost` and `BadLine`. A handful of queries."""
         try:

@@ -1,12 +1,14 @@
 """How an attempt ended, and what it left behind."""
 
+import signal
 from dataclasses import dataclass
 from decimal import Decimal
 
 from django.utils.translation import gettext as _
 
 from executions.engines.client import Exit
-from executions.engines.protocol import EXIT_NO_OUTPUT, Line
+from executions.engines.isolation import FILE_SIZE
+from executions.engines.protocol import EXIT_NO_OUTPUT, MAX_LINE_BYTES, Line
 from executions.errors import ErrorCode, Failure
 from executions.models import Execution, ExecutionEvent, LLMCall, TaskRun
 
@@ -30,13 +32,19 @@ class Shortage:
 Problem = Failure | Crash | Shortage
 
 
-def problem_of(execution: Execution, closing: Line | None, exited: Exit) -> Failure | Crash | Shortage:
-    """Why an attempt without a result ended.
+def problem_of(
+    execution: Execution, closing: Line | None, exited: Exit, written: int = 0
+) -> Failure | Crash | Shortage:
+    """Why an attempt without a result ended; `written` bytes are in its events file.
 
     The code comes from the gateway's last failed call, or from what the runner itself saw; never
     from an engine's text.
     """
     if closing is None:
+        if _wrote_too_much(exited, written):
+            # It would again.
+            sentence = _("The engine wrote more about the run than the %(limit)s MB that may be kept.")
+            return Failure(ErrorCode.ENGINE_CRASHED, sentence % {"limit": FILE_SIZE >> 20})
         return Crash(crash_sentence(exited))
     if failed := _last_failed_call(execution):
         return _problem_of_call(failed)
@@ -49,6 +57,11 @@ def problem_of(execution: Execution, closing: Line | None, exited: Exit) -> Fail
         return Failure(ErrorCode.ENGINE_MISSING)
     detail = (closing.get("message") or "").strip()[:500]
     return Failure(ErrorCode.INTERNAL, f"{ErrorCode.INTERNAL.label} ({detail})" if detail else "")
+
+
+def _wrote_too_much(exited: Exit, written: int) -> bool:
+    could_not_write = exited.code == EXIT_NO_OUTPUT or exited.signal == signal.SIGXFSZ
+    return could_not_write and written > FILE_SIZE - MAX_LINE_BYTES
 
 
 def crash_sentence(exited: Exit) -> str:

@@ -233,8 +233,8 @@ def test_a_stop_is_there_whole_or_not_at_all(status: Status, monkeypatch: pytest
     def broken(*_: object) -> None:
         raise OperationalError("the database is away")
 
-    with monkeypatch.context() as patched, pytest.raises(OperationalError):
-        patched.setattr(events, "append", broken)
+    monkeypatch.setattr(events, "append", broken)
+    with pytest.raises(OperationalError):
         execution.request_stop(by=None)
     execution.refresh_from_db()
     assert (execution.status, execution.stop_requested_at) == (status, None)

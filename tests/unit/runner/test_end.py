@@ -1,21 +1,25 @@
 """How the end of an attempt is written."""
 
 import asyncio
+import time
 from decimal import Decimal
+from typing import ClassVar
 
 import pytest
 from django.db import OperationalError
 from django.db.models.functions import Now
 
 from executions.approvals import answer
+from executions.engines.client import Exit
 from executions.engines.protocol import Line
 from executions.errors import ErrorCode, Failure, TransitionLost
 from executions.models import Execution, LLMCall
-from executions.runner.attempt import Run
+from executions.runner.attempt import REST_SECONDS, Run
+from executions.runner.intake import Batch
 from executions.runner.outcome import Crash, Problem, Shortage
 from executions.status import Status, WaitingFor
 from portal.lib.dbthreads import DatabaseThreads
-from tests.deadlines import wait_for_async
+from tests.deadlines import DEADLINE, wait_for_async
 from tests.factories.executions import LEASE, ApprovalFactory, LLMCallFactory, TaskRunFactory, execution_in
 
 pytestmark = pytest.mark.django_db
@@ -199,3 +203,50 @@ def test_what_an_answer_lets_go_on_does_not_wait_for_another_question() -> None:
     assert (found.status, found.approvals.filter(status="open").count()) == (Status.PENDING, 1)
     found.start(worker="machine", lease=LEASE)
     assert ended(found, None, WAITS).status == Status.WAITING  # the next attempt knew of that answer
+
+
+class Flood:
+    """Of an engine that writes faster than anybody can store."""
+
+    running: ClassVar[dict[str, float]] = {}
+    written = 0
+
+    def read(self) -> Batch:
+        time.sleep(0.01)
+        return Batch(is_full=True, closing=None)
+
+
+class Engine:
+    """An engine process that does not end by itself."""
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    def kill(self) -> None:
+        self.ended = True
+
+    async def rang(self) -> None:
+        """It has always just written."""
+
+    async def wait(self) -> Exit:
+        return Exit(signal=9)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("seconds", [0, 3600])
+def test_neither_stop_nor_limit_waits_until_a_flood_is_stored(seconds: int) -> None:
+    limits = {"max_duration_seconds": seconds, "task_timeout_seconds": 3600}
+    run = run_of(execution_in(Status.RUNNING, snapshot={"limits": limits}))
+
+    async def attend() -> tuple[Problem | None, Line | None]:
+        attending = asyncio.ensure_future(run._attend(Engine(), Flood()))  # type: ignore[arg-type]
+        if seconds:
+            await asyncio.sleep(0)
+            run.stop()
+        return await asyncio.wait_for(attending, DEADLINE)
+
+    began = time.monotonic()
+    problem, _closing = asyncio.run(attend())
+    run.db.close()
+    assert problem == (None if seconds else Failure(ErrorCode.TIMED_OUT))
+    assert time.monotonic() - began < 10 * REST_SECONDS

@@ -1,11 +1,14 @@
 """Why an attempt failed."""
 
+import signal
 from decimal import Decimal
 
 import pytest
 
 from executions import events
 from executions.engines.client import Exit
+from executions.engines.isolation import FILE_SIZE
+from executions.engines.protocol import EXIT_NO_OUTPUT
 from executions.errors import ErrorCode, Failure
 from executions.models import TaskRun
 from executions.runner import outcome
@@ -76,6 +79,15 @@ def test_an_engine_without_a_last_word_has_crashed_whatever_its_calls_did(execut
     crash = outcome.problem_of(execution, None, exited)
     assert isinstance(crash, outcome.Crash)
     assert says in crash.sentence
+
+
+@pytest.mark.parametrize("exited", [Exit(code=EXIT_NO_OUTPUT), Exit(signal=signal.SIGXFSZ)])
+def test_an_engine_that_wrote_all_it_may_would_do_so_again(execution, exited):
+    found = outcome.problem_of(execution, None, exited, FILE_SIZE - 1000)
+    assert isinstance(found, Failure)
+    assert (found.code, "200 MB" in found.sentence) == (ErrorCode.ENGINE_CRASHED, True)
+    assert isinstance(outcome.problem_of(execution, None, exited, 1000), outcome.Crash)  # the disk is full
+    assert isinstance(outcome.problem_of(execution, None, Exit(signal=9), FILE_SIZE - 1000), outcome.Crash)
 
 
 def test_a_limit_of_money_that_a_call_would_pass_is_no_failure(execution):
