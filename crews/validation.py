@@ -3,17 +3,19 @@
 What one row can tell is checked by the models' own `clean`; here is what needs the whole crew.
 """
 
+import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from django.db.models import Prefetch, prefetch_related_objects
+from django.db.models import Model, Q
 from django.utils.translation import gettext as _
 
 from crews.graph import find_cycle
 from crews.inputs import CleanInputs, InputFile, InvalidInputs, clean_inputs
-from crews.models import Agent, Crew, CrewMember, LLMModel, Task
+from crews.models import Agent, Crew, CrewInput, CrewMember, LLMModel, Task
 from crews.placeholders import fill, unknown_names
 from portal.lib.problems import FieldError, Problem
+from portal.lib.reading import Reading, attach
 
 __all__ = [
     "CleanInputs",
@@ -36,18 +38,63 @@ class CrewNotRunnable(Problem):
     code = "crew_not_runnable"
 
 
-def whole(crew: Crew) -> Crew:
-    """`crew` as it stands now, with all that a run needs read along. Seven queries, however large it is."""
-    members = CrewMember.objects.select_related("agent__llm_model__provider").prefetch_related("agent__tools")
-    tasks = Task.objects.select_related("agent").prefetch_related("context", "tools")
-    crews = Crew.objects.all()
-    if crew.manager_agent_id or crew.manager_llm_model_id:  # for most, these tables would be joined for nothing
-        crews = crews.select_related("manager_agent__llm_model__provider", "manager_llm_model__provider")
-    found = crews.get(pk=crew.pk)
-    prefetch_related_objects(
-        [found], "inputs", Prefetch("members", members), Prefetch("tasks", tasks), "manager_agent__tools"
+# What a run needs of a crew. On the way of every kickoff.
+_LEADERS = ("manager_agent__llm_model__provider", "manager_llm_model__provider")
+_CREW = Reading(lambda crew: Crew.objects.filter(pk=crew))
+_LED_CREW = Reading(lambda crew: Crew.objects.filter(pk=crew).select_related(*_LEADERS))
+_INPUTS = Reading(lambda crew: CrewInput.objects.filter(crew=crew))
+_MEMBERS = Reading(lambda crew: CrewMember.objects.filter(crew=crew).select_related("agent__llm_model__provider"))
+_AGENT_TOOLS = Reading(
+    lambda crew: (
+        Agent.tools.through.objects.filter(
+            Q(agent__in=CrewMember.objects.filter(crew=crew).values("agent"))
+            | Q(agent__in=Crew.objects.filter(pk=crew).values("manager_agent"))
+        )
+        .select_related("tool")
+        .order_by("tool__name")
     )
-    return found
+)
+_TASKS = Reading(lambda crew: Task.objects.filter(crew=crew).select_related("agent"))
+_TASK_TOOLS = Reading(
+    lambda crew: Task.tools.through.objects.filter(task__crew=crew).select_related("tool").order_by("tool__name")
+)
+_CONTEXTS = Reading(
+    lambda crew: (
+        Task.context.through.objects.filter(from_task__crew=crew)
+        .select_related("to_task")
+        .order_by("to_task__execution_order", "to_task__name")
+    )
+)
+
+
+def whole(crew: Crew) -> Crew:
+    """`crew` as it stands now, with all that a run needs read along. Seven queries, however large it is.
+
+    Raises `Crew.DoesNotExist` when it is gone.
+    """
+    # For most crews, the tables of managers would be joined for nothing.
+    found = (_LED_CREW if crew.manager_agent_id or crew.manager_llm_model_id else _CREW)(crew.pk)
+    if not found:
+        raise Crew.DoesNotExist(f"no crew {crew.pk}")
+    crew = found[0]
+    inputs, members, tasks = _INPUTS(crew.pk), _MEMBERS(crew.pk), _TASKS(crew.pk)
+    for name, of_crew in (("inputs", inputs), ("members", members), ("tasks", tasks)):
+        for row in of_crew:
+            row.crew = crew
+        attach(crew, name, of_crew)
+    agents = [member.agent for member in members] + ([crew.manager_agent] if crew.manager_agent else [])
+    _attach_linked(agents, "tools", [(row.agent_id, row.tool) for row in _AGENT_TOOLS(crew.pk)])
+    _attach_linked(tasks, "tools", [(row.task_id, row.tool) for row in _TASK_TOOLS(crew.pk)])
+    _attach_linked(tasks, "context", [(row.from_task_id, row.to_task) for row in _CONTEXTS(crew.pk)])
+    return crew
+
+
+def _attach_linked(owners: Iterable[Model], name: str, links: list[tuple[uuid.UUID, Any]]) -> None:
+    linked: dict[uuid.UUID, list[Any]] = {}
+    for key, row in links:
+        linked.setdefault(key, []).append(row)
+    for owner in owners:
+        attach(owner, name, linked.get(owner.pk, ()))
 
 
 def require_runnable(crew: Crew, model: LLMModel | str | None = None) -> Crew:

@@ -34,6 +34,7 @@ from executions.tasks import ring_soon
 from portal.accounts.models import User
 from portal.lib import rows
 from portal.lib.problems import FieldError, Problem
+from portal.lib.reading import Reading
 
 USD, TOKENS = "usd", "tokens"
 PASS = 500  # waiting runs that one look at the budgets takes in
@@ -359,7 +360,7 @@ def require_priced(*, user: User | None, models: Iterable[LLMModel], budget_usd:
     Their fallbacks too, as far as they can be used. Raises `ModelUnpriced`, which names them all. One
     query without such a budget, two with one (`models` with their `provider` read along).
     """
-    if budget_usd is None and not (user and _has_money_budget(user.pk)):
+    if budget_usd is None and not (user and _MONEY_BUDGETS(user.pk)):
         return
     chosen = {model.pk: model for model in models}
     unpriced = [name for name, model in chosen.items() if None in prices_of(model)]
@@ -381,6 +382,6 @@ def require_priced(*, user: User | None, models: Iterable[LLMModel], budget_usd:
         )
 
 
-def _has_money_budget(user: uuid.UUID) -> bool:
-    mine = Budget.objects.filter(subject_kind=Budget.Subject.USER, subject_id=user, limit_usd__isnull=False)
-    return mine.exists()
+_MONEY_BUDGETS = Reading(
+    lambda user: Budget.objects.filter(subject_kind=Budget.Subject.USER, subject_id=user, limit_usd__isnull=False)
+)

@@ -87,10 +87,14 @@ def kickoff(
     execution_id = uuid.uuid4()
     try:
         with kept_files(execution_id, cleaned.files), transaction.atomic():
-            execution = Execution.objects.create(
+            stream, access = EventStream(id=execution_id), AccessList(owner=by)
+            rows.insert([stream])
+            rows.insert([access])
+            now = timezone.now()
+            execution = Execution(
                 id=execution_id,
-                stream=EventStream.objects.create(id=execution_id),
-                access=AccessList.objects.create(owner=by),
+                stream=stream,
+                access=access,
                 crew=crew,
                 name=crew.name,
                 engine=crew.engine,
@@ -104,7 +108,10 @@ def kickoff(
                 budget_usd=budget_usd,
                 budget_tokens=budget_tokens,
                 max_llm_calls=crew.max_llm_calls,
+                created_at=now,
+                queue_rank=Execution.rank(priority, now),
             )
+            rows.insert([execution])
             _lay_out(execution, snapshot)
             queued = {"name": crew.name, "priority": priority, "trigger": trigger}
             events.append(execution_id, [events.NewEvent("execution.queued", data=queued)])
