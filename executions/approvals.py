@@ -200,12 +200,11 @@ def make_link(approval: Approval, user: User) -> str:
     return settings.PORTAL_URL + reverse("executions:approval-link", args=[token])
 
 
-def from_token(token: str, *, answered_too: bool = False) -> tuple[Approval, User]:
-    """The question of a signed link, and who answers with it.
+def from_token(token: str) -> tuple[Approval, User]:
+    """The question of a signed link, and who answers with it; whether it is still open says `require_open`.
 
-    Raises `LinkDead`, with a sentence for people, when the link is not ours, is too old, was for
-    somebody who may not answer any more, or the question is closed (unless `answered_too`, which a
-    repeated answer needs).
+    Raises `LinkDead`, with a sentence for people, when the link is not ours, is too old, or was for
+    somebody who may not answer any more.
     """
     try:
         found = signing.loads(token, salt=_SALT, max_age=settings.APPROVAL_LINK_DAYS * 86_400)
@@ -218,9 +217,4 @@ def from_token(token: str, *, answered_too: bool = False) -> tuple[Approval, Use
     user = User.objects.filter(pk=user_id).first()
     if approval is None or user is None or not can(user, Action.ANSWER, approval.execution):
         raise LinkDead(_("This link does not open anything any more."), hint=_("Sign in to see what you may answer."))
-    if not answered_too:
-        try:
-            require_open(approval)
-        except AlreadyAnswered as exc:
-            raise LinkDead(exc.detail, hint=exc.hint) from exc
     return approval, user

@@ -18,7 +18,7 @@ from executions import events
 from executions.errors import ErrorCode, Failure, InvalidTransition, TransitionLost
 from executions.models.approval import Approval
 from executions.models.parts import Attempt, TaskRun
-from executions.status import ACTIVE, ENDED, TRANSITIONS, Status, WaitingFor
+from executions.status import ENDED, TRANSITIONS, Status, WaitingFor
 
 if TYPE_CHECKING:
     from django.db.models.fields.related_descriptors import RelatedManager

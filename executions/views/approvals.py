@@ -15,7 +15,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods
 
 from executions import actions
-from executions.approvals import AlreadyAnswered, LinkDead, from_token, to_answer
+from executions.approvals import AlreadyAnswered, LinkDead, from_token, require_open, to_answer
 from executions.forms import AnswerForm
 from executions.models import Approval
 from executions.views.control import person, sentence
@@ -26,6 +26,7 @@ from portal.lib.pages import page_of
 from portal.lib.problems import Problem
 
 ROUNDS = 10  # earlier ones that are shown
+ANSWERED_HERE = "answered_by_link"  # in a session: the question that was answered in it by a link just now
 
 
 @dataclass(frozen=True)
@@ -73,18 +74,34 @@ def approval_detail(request: HttpRequest, pk: Any) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @never_cache
 def approval_link(request: HttpRequest, token: str) -> HttpResponse:
-    """The same for whoever has a signed link, without signing in. Reading changes nothing, only sending decides."""
+    """The same for whoever has a signed link, without signing in. Reading changes nothing, only sending decides.
+
+    Once the question is answered the link shows nothing any more, except, once, to the browser that answered.
+    """
     try:
-        question, by = from_token(token, answered_too=True)
+        question, by = from_token(token)
     except LinkDead as problem:
         return _outside(request, {"problem": problem}, status=problem.status)
+    closed = _why_closed(question)
     form = None
     if request.method == "POST":
         form = AnswerForm(request.POST, question=question)
         if _answer(request, form, by, Approval.Via.LINK):
+            if closed is None:
+                request.session[ANSWERED_HERE] = str(question.pk)
             return redirect("executions:approval-link", token)
+    if closed is not None and request.session.pop(ANSWERED_HERE, None) != str(question.pk):
+        return _outside(request, {"problem": closed, "was_answered": True}, status=LinkDead.status)
     context = _context(question, form, may_answer=True) | {"by": by, "is_link": True}
     return _outside(request, context, status=422 if form else 200)
+
+
+def _why_closed(question: Approval) -> AlreadyAnswered | None:
+    try:
+        require_open(question)
+    except AlreadyAnswered as closed:
+        return closed
+    return None
 
 
 def _outside(request: HttpRequest, context: dict[str, Any], status: int) -> HttpResponse:

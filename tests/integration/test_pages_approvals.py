@@ -223,13 +223,33 @@ class TestTheSignedLink:
         strict = Client(enforce_csrf_checks=True)
         assert strict.post(link(question, mina), {"decision": "approve"}).status_code == 403
 
-    def test_an_answered_question_says_so(self, stranger, client, question, mina):
+    def test_once_answered_it_says_only_that(self, stranger, client, question, mina):
+        address = link(question, mina)
         client.post(url(question), {"decision": "approve"})
-        text = stranger.get(link(question, mina)).text
-        assert "mina approved it" in text
-        assert "Your decision" not in text
-        late = stranger.post(link(question, mina), {"decision": "reject", "feedback": "No."}, follow=True)
-        assert "answered already" in late.text
+        answer = stranger.get(address)
+        assert answer.status_code == 410
+        assert "mina has answered already: Approved." in answer.text
+        assert "A draft." not in answer.text
+        for sent in ({"decision": "reject", "feedback": "No."}, {"decision": "approve"}, {"decision": "edit"}):
+            late = stranger.post(address, sent, follow=True)
+            assert "has answered already" in late.text
+            assert "A draft." not in late.text
+        question.refresh_from_db()
+        assert question.status == "approved"
+
+    def test_whoever_answered_sees_it_once(self, stranger, question, mina):
+        address = link(question, mina)
+        shown = stranger.post(address, {"decision": "approve"}, follow=True)
+        assert "mina approved it" in shown.text
+        assert "A draft." in shown.text
+        assert stranger.get(address).status_code == 410
+        assert Client().get(address).status_code == 410
+
+    def test_a_question_whose_time_is_over_is_not_shown(self, stranger, question, mina):
+        Approval.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+        answer = stranger.get(link(question, mina))
+        assert (answer.status_code, "time to answer is over" in answer.text) == (410, True)
+        assert "A draft." not in answer.text
 
     def test_what_is_missing_is_said(self, stranger, question, mina):
         answer = stranger.post(link(question, mina), {"decision": "reject"})
