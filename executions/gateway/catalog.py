@@ -67,7 +67,7 @@ class Target:
         )
 
 
-class StaleRoles(Exception):
+class StaleRun(Exception):
     """The run has other models or limits than those that were read: read again."""
 
 

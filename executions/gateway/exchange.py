@@ -33,7 +33,7 @@ from executions.errors import ErrorCode
 from executions.gateway import answers, bounds, journal, ledger
 from executions.gateway.accounts import Measured, characters_of, closing_of, sum_of, usage_of, verdict_on, what_was_slow
 from executions.gateway.answers import Answer, Piece
-from executions.gateway.catalog import StaleRoles, Target
+from executions.gateway.catalog import StaleRun, Target
 from executions.gateway.client import Client
 from executions.gateway.faults import Fault, Refusal
 from executions.gateway.livetext import LiveText
@@ -171,7 +171,7 @@ class Exchange:
         while True:
             try:
                 return await self._first_that_can(chain)
-            except StaleRoles:
+            except StaleRun:
                 directory = self._state.directory
                 self._run = await directory.run_anew(self._order.caller)
                 chain = await directory.resolve(self._run, self._order.model)
@@ -188,10 +188,10 @@ class Exchange:
         raise fault or Fault(ErrorCode.INTERNAL)
 
     async def _look_again(self) -> None:
-        """Raise `StaleRoles` if the run has other models or limits by now, which only opening a call would notice."""
+        """Raise `StaleRun` if the run has other models or limits by now, which only opening a call would notice."""
         now = await self._state.directory.run_anew(self._order.caller)
         if (now.roles_version, now.limits) != (self._run.roles_version, self._run.limits):
-            raise StaleRoles
+            raise StaleRun
 
     async def _with(self, target: Target) -> Reply:
         """The answer of one model. Raises `Fault`."""
@@ -423,7 +423,7 @@ class Exchange:
         async def settle() -> None:
             try:
                 await opening
-            except (Refusal, Fault, StaleRoles, journal.Taken, ledger.NoRoom):
+            except (Refusal, Fault, StaleRun, journal.Taken, ledger.NoRoom):
                 return
             await self._state.write(ledger.close_call, row, target, closing, record)
             self._state.room.freed([self._order.caller.execution, *self._run.limits.budgets])

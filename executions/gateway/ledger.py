@@ -18,7 +18,7 @@ from executions import budgets, events
 from executions.budgets import Amount
 from executions.errors import ErrorCode
 from executions.gateway import journal
-from executions.gateway.catalog import Caller, Run, StaleRoles, Target, alive, dead_token
+from executions.gateway.catalog import Caller, Run, StaleRun, Target, alive, dead_token
 from executions.gateway.faults import Fault
 from executions.models import Budget, GatewayInstance, LLMCall
 from executions.models.calls import cost_of
@@ -76,7 +76,7 @@ def open_call(row: LLMCall, caller: Caller, run: Run, entry: journal.Entry | Non
 
     What to reserve, and on which budgets, stands in `row`; `run` is what is known of the caller's. Raises
     `Refusal` when the token is dead, `Fault` (budget_exceeded) when the call would pass a limit, `NoRoom`
-    when it would not once the calls under way are settled, `StaleRoles` when the run has other models or
+    when it would not once the calls under way are settled, `StaleRun` when the run has other models or
     limits by now, and `journal.Taken` when somebody else carries the request out.
     """
     if _is_stored(row):
@@ -86,7 +86,7 @@ def open_call(row: LLMCall, caller: Caller, run: Run, entry: journal.Entry | Non
         if found := budgets.reserve_own(caller.execution, caller.attempt, most):
             roles_version, has_limits = found
             if roles_version != run.roles_version or (has_limits and not run.limits):
-                raise StaleRoles
+                raise StaleRun
             if entry is not None:
                 journal.take(entry)
             rows.insert([row])
@@ -121,7 +121,7 @@ def _why_not_opened(row: LLMCall, caller: Caller, most: Amount) -> Exception:
             fault = Fault(ErrorCode.BUDGET_EXCEEDED, sentence=sentence, data={"limit": "calls"})
         limits = Budget.objects.filter(pk__in=row.budgets)
         if len(limits) < len(row.budgets):
-            return StaleRoles()
+            return StaleRun()
         rooms = budgets.rooms(execution, limits)
         if fault is None and (over := next((room for room in rooms if room.lacks(most)), None)):
             needs = {"limit": over.kind, "needs_usd": f"{most.usd:f}", "needs_tokens": most.tokens}

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from crews.embedded.serve import FETCHING, serving
 from crews.models import LLMProvider
 from executions.gateway import journal, ledger
-from executions.gateway.catalog import Directory, StaleRoles
+from executions.gateway.catalog import Directory, StaleRun
 from executions.gateway.faults import Fault, Refusal
 from executions.gateway.holds import Holds
 from executions.gateway.presence import Presence
@@ -35,7 +35,7 @@ MODEL_CHECK_SECONDS = 0.5
 FIRST_LOOK, LAST_LOOK = 0.05, 1.0
 
 # How work may end that somebody waits for, or that nobody needs any more.
-_TOLD = (Fault, Refusal, StaleRoles, journal.Taken, ledger.NoRoom)
+_TOLD = (Fault, Refusal, StaleRun, journal.Taken, ledger.NoRoom)
 
 
 class State:
