@@ -20,7 +20,7 @@ from crews.llm_config import validate_llm_config
 from crews.models import CrewInput, LLMModel
 from crews.placeholders import fill, unknown_names
 from executions import budgets, events
-from executions.actions.changes import unusable_models
+from executions.actions.changes import KEPT, Kept, unusable_models
 from executions.actions.starting import hash_of, kept_file, kept_files, started_with
 from executions.engines import taskgraph
 from executions.engines.protocol import RunSpec
@@ -38,11 +38,10 @@ _COPIED_AT_ONCE = 200  # journal entries
 Edits = Mapping[str, Mapping[str, Any]]
 
 
-def runs_again(execution: Execution, task: str) -> set[str]:
-    """The tasks (keys) that a fork from `task` runs. One query."""
+def runs_again(execution: Execution, task: str, rows: Iterable[TaskRun]) -> set[str]:
+    """The tasks (keys) that a fork from `task` runs, as the run's tasks stand in `rows`."""
     spec = cast(RunSpec, execution.snapshot["spec"])
-    unfinished = execution.task_runs.exclude(status=TaskRun.Status.COMPLETED).values_list("task", flat=True)
-    again = {task, *unfinished}
+    again = {task, *(row.task for row in rows if row.status != TaskRun.Status.COMPLETED)}
     return again.union(*(taskgraph.dependants(spec, key) for key in again))
 
 
@@ -75,8 +74,8 @@ def fork(
     agents: Edits | None = None,
     models: Mapping[str, LLMModel] | None = None,
     model: LLMModel | None = None,
-    budget_usd: Decimal | None = None,
-    budget_tokens: int | None = None,
+    budget_usd: Decimal | Kept | None = KEPT,
+    budget_tokens: int | Kept | None = KEPT,
     priority: int | None = None,
     trigger: str = Execution.Trigger.MANUAL,
     idempotency_key: str = "",
@@ -86,8 +85,8 @@ def fork(
     What may be changed: `inputs` (raw values by name; one that is not named stays), the texts of
     `tasks` that run again (key → description, expected_output), of `agents` (key → role, goal,
     backstory) and their `llm` parameters; texts as templates in which `{input}` is filled in.
-    `models` (role or key → model) or `model` for all roles; budgets and priority, which are the
-    earlier run's unless given.
+    `models` (role or key → model) or `model` for all roles; limits and priority, which are the
+    earlier run's unless given; a limit of None is none.
 
     With an `idempotency_key` that this person used in the last 24 hours, the fork of that time comes back.
 
@@ -112,11 +111,11 @@ def fork(
             code="task_not_finished",
             hint=_("Choose a finished task, or retry the run."),
         )
-    again = runs_again(execution, task)
+    again = runs_again(execution, task, rows.values())
     values, files = _inputs(execution, inputs)
     _edit_texts(execution, snapshot, values, again, tasks or {}, agents or {}, refill=inputs is not None)
     roles = _roles(execution, snapshot, models or {}, model, agents or {})
-    budget_usd = execution.budget_usd if budget_usd is None else budget_usd
+    budget_usd = execution.budget_usd if budget_usd is KEPT else budget_usd
     budgets.require_priced(user=by, models=[role.llm_model for role in roles], budget_usd=budget_usd)
     execution_id = uuid.uuid4()
     try:
@@ -134,7 +133,7 @@ def fork(
                 trigger=trigger,
                 created_by=by,
                 budget_usd=budget_usd,
-                budget_tokens=execution.budget_tokens if budget_tokens is None else budget_tokens,
+                budget_tokens=execution.budget_tokens if budget_tokens is KEPT else budget_tokens,
                 max_llm_calls=execution.max_llm_calls,
                 max_attempts=execution.max_attempts,
                 idempotency_key=idempotency_key,
@@ -308,7 +307,7 @@ def _copy_journal(earlier: Execution, made: Execution, again: set[str], roles: I
     """
     before = dict(earlier.role_models.values_list("key", "llm_model_id"))
     changed = [role.key for role in roles if before[role.key] != role.llm_model_id]
-    harmless = [name for name, tool in BUILTIN.items() if not getattr(tool, "has_effects", False)]
+    harmless = [name for name, tool in BUILTIN.items() if not tool.has_effects]
     answered = earlier.journal.filter(state=JournalEntry.State.DONE, task__in=again).exclude(role__in=changed)
     answered = answered.exclude(kind=JournalEntry.Kind.TOOL) | answered.filter(
         kind=JournalEntry.Kind.TOOL, model__in=harmless

@@ -11,14 +11,14 @@ from crews.forms import model_choices
 from crews.models import Crew, CrewInput, LLMModel
 from executions import budgets, forks
 from executions.actions.starting import kept_file
-from executions.models import Approval, Budget, Execution, RoleModel
+from executions.models import Approval, Budget, Execution, RoleModel, TaskRun
+from executions.models.budget import MOST_TOKENS
 from portal.accounts.models import User
 from portal.lib.forms import Styled, add_errors, style
 from portal.lib.problems import Problem
 
 PREFIX = "input_"
 MODEL_PREFIX = "model_"
-MOST_TOKENS = 10**15
 PRIORITIES = [(9, _("First")), (7, _("High")), (5, _("Normal")), (3, _("Low")), (1, _("Last"))]
 
 
@@ -137,12 +137,12 @@ class ForkForm(LimitFields, InputFields):
     Every field holds what the earlier run had; only what was changed counts as an edit.
     """
 
-    def __init__(self, *args: Any, run: Execution, task: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, run: Execution, task: str, task_runs: Iterable[TaskRun], **kwargs: Any) -> None:
         super().__init__(*args, definitions=forks.definitions(run), earlier=run, initial=limits_of(run), **kwargs)
         for name in ("budget_usd", "budget_tokens"):
-            self.fields[name].help_text = _("Empty: as in the earlier run.")
+            self.fields[name].help_text = _("Empty: no limit.")
         self.run = run
-        self.again = forks.runs_again(run, task)
+        self.again = forks.runs_again(run, task, task_runs)
         self.texts = forks.texts(run)
         self.rows = list(run.role_models.select_related("llm_model").order_by("pk"))
         labels = {

@@ -21,11 +21,13 @@ from portal.accounts.models import User
 from portal.lib.problems import Conflict, FieldError, InvalidValues
 
 
-class _Kept(Enum):
+class Kept(Enum):
+    """The type of `KEPT`, since None is a limit too: none."""
+
     KEPT = "kept"
 
 
-KEPT: Final = _Kept.KEPT  # a limit that is left as it is
+KEPT: Final = Kept.KEPT  # a limit that is left as it is
 
 
 def set_role_models(execution: Execution, by: User, models: Mapping[str, LLMModel]) -> Execution:
@@ -89,8 +91,8 @@ def set_budget(
     execution: Execution,
     by: User,
     *,
-    budget_usd: Decimal | _Kept | None = KEPT,
-    budget_tokens: int | _Kept | None = KEPT,
+    budget_usd: Decimal | Kept | None = KEPT,
+    budget_tokens: int | Kept | None = KEPT,
 ) -> Execution:
     """Set the run's limits in US$ and tokens; None takes a limit away, `KEPT` leaves it.
 

@@ -16,6 +16,7 @@ from rest_framework.viewsets import ModelViewSet
 from crews.models import Crew
 from executions import budgets, estimates
 from executions.models import Budget
+from executions.models.budget import MOST_TOKENS
 from portal.accounts.models import Role, User
 from portal.accounts.permissions import Action, find
 from portal.lib.problems import InvalidValues, model_errors
@@ -36,7 +37,7 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
         extra_kwargs = {
             "spent_usd": {"help_text": "Since `window_start`."},
             "reserved_usd": {"help_text": "What calls under way may cost at most."},
-            "limit_tokens": {"max_value": 2**53 - 1},
+            "limit_tokens": {"max_value": MOST_TOKENS},
         }
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

@@ -4,26 +4,11 @@ from typing import Any
 
 from rest_framework import serializers
 
-from crews.models import LLMModel
+from executions.api.serializers import BudgetField, CatalogModelField, TokensField
 from executions.approvals import Decision
 from executions.compare import Pair, TaskPair
 from executions.forks import TASK_TEXTS
 from executions.models import Execution
-
-
-class CatalogModelField(serializers.PrimaryKeyRelatedField[LLMModel]):
-    """The id of a model of the catalog."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        queryset = LLMModel.objects.select_related("provider")
-        super().__init__(queryset=queryset, pk_field=serializers.CharField(), **kwargs)
-
-
-class BudgetField(serializers.DecimalField):
-    """A limit in US$."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_digits=12, decimal_places=6, min_value=0, **kwargs)
 
 
 class PauseSerializer(serializers.Serializer[Any]):
@@ -36,9 +21,7 @@ class ChangeSerializer(serializers.Serializer[Any]):
     """What may change about a run; what is not named stays."""
 
     budget_usd = BudgetField(required=False, allow_null=True, help_text="null: no limit.")
-    budget_tokens = serializers.IntegerField(
-        min_value=0, max_value=2**53, required=False, allow_null=True, help_text="null: no limit."
-    )
+    budget_tokens = TokensField(required=False, allow_null=True, help_text="null: no limit.")
     priority = serializers.IntegerField(min_value=1, max_value=9, required=False, help_text="9 goes first.")
 
 
@@ -90,10 +73,8 @@ class ForkSerializer(serializers.Serializer[Any]):
     agents = AgentEditSerializer(many=True, required=False)
     mappings = RoleModelSerializer(many=True, required=False)
     model = CatalogModelField(required=False, allow_null=True, help_text="For every role that is not named.")
-    budget_usd = BudgetField(required=False, allow_null=True, help_text="null: the run's own.")
-    budget_tokens = serializers.IntegerField(
-        min_value=0, max_value=2**53, required=False, allow_null=True, help_text="null: the run's own."
-    )
+    budget_usd = BudgetField(required=False, allow_null=True, help_text="null: no limit.")
+    budget_tokens = TokensField(required=False, allow_null=True, help_text="null: no limit.")
     priority = serializers.IntegerField(min_value=1, max_value=9, required=False, allow_null=True)
 
     def edits(self) -> dict[str, Any]:

@@ -8,6 +8,29 @@ from rest_framework import serializers
 
 from crews.models import LLMModel
 from executions.models import Approval, Attempt, Execution, ExecutionEvent, LLMCall, TaskRun
+from executions.models.budget import MOST_TOKENS
+
+
+class CatalogModelField(serializers.PrimaryKeyRelatedField[LLMModel]):
+    """The id of a model of the catalog."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        queryset = LLMModel.objects.select_related("provider")
+        super().__init__(queryset=queryset, pk_field=serializers.CharField(), **kwargs)
+
+
+class BudgetField(serializers.DecimalField):
+    """A limit in US$."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_digits=12, decimal_places=6, min_value=0, **kwargs)
+
+
+class TokensField(serializers.IntegerField):
+    """A limit in tokens."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(min_value=0, max_value=MOST_TOKENS, **kwargs)
 
 
 class TaskRunSerializer(serializers.ModelSerializer[TaskRun]):
@@ -111,21 +134,15 @@ class KickoffSerializer(serializers.Serializer[Any]):
     """What starts a run."""
 
     inputs = serializers.DictField(required=False, default=dict, help_text="Values by field name.")
-    model = serializers.PrimaryKeyRelatedField(
-        queryset=LLMModel.objects.select_related("provider"),
+    model = CatalogModelField(
         required=False,
         allow_null=True,
         default=None,
-        pk_field=serializers.CharField(),
         help_text="A catalog id that takes every role's place in this run.",
     )
     priority = serializers.IntegerField(min_value=1, max_value=9, required=False, default=5, help_text="9 goes first.")
-    budget_usd = serializers.DecimalField(
-        max_digits=12, decimal_places=6, min_value=0, required=False, allow_null=True, default=None
-    )
-    budget_tokens = serializers.IntegerField(
-        min_value=0, max_value=2**53, required=False, allow_null=True, default=None
-    )
+    budget_usd = BudgetField(required=False, allow_null=True, default=None, help_text="null: no limit.")
+    budget_tokens = TokensField(required=False, allow_null=True, default=None, help_text="null: no limit.")
 
 
 class KickoffAnswerSerializer(serializers.Serializer[Any]):

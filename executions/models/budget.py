@@ -7,6 +7,8 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+MOST_TOKENS = 2**53 - 1  # of a limit: what JSON keeps exactly everywhere
+
 
 class Budget(models.Model):
     """What a subject may spend in a period, at most; the gateway reserves from it before every call.

@@ -38,7 +38,7 @@ def run_fork(request: HttpRequest, pk: Any) -> HttpResponse:
     chosen = next((row for row in rows if row.task == request.GET.get("task")), None)
     if chosen is None or chosen.status != TaskRun.Status.COMPLETED:
         raise Http404
-    form = ForkForm(request.POST or None, request.FILES or None, run=run, task=chosen.task)
+    form = ForkForm(request.POST or None, request.FILES or None, run=run, task=chosen.task, task_runs=rows)
     if request.method == "POST" and form.is_valid():
         try:
             made = forks.fork(run, person(request), chosen.task, **form.edits())

@@ -147,7 +147,7 @@ def context_of(request: HttpRequest, run: Execution) -> dict[str, Any]:
         "may_pause": run.status == Status.RUNNING and not run.is_stopping and may_control,
         "may_resume": run.status == Status.PAUSED and may_control,
         "may_retry": run.status in {Status.FAILED, Status.STOPPED} and may_control,
-        "may_fork": not (run.is_active and run.status == Status.PENDING) and can(request.user, Action.RUN, run),
+        "may_fork": can(request.user, Action.RUN, run),
         "may_delete": not run.is_active and can(request.user, Action.DELETE, run),
         "may_run": bool(run.crew) and can(request.user, Action.RUN, run.crew),
         "is_partial": run.status in {Status.FAILED, Status.STOPPED},

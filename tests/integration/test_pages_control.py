@@ -332,6 +332,15 @@ class TestForking:
         assert (made.inputs, made.budget_usd) == ({"topic": "coffee"}, 2)
         assert made.role_models.get(key=role.key).llm_model == other
 
+    def test_a_limit_of_the_earlier_run_is_kept_or_taken_away(self, client, finished):
+        Execution.objects.filter(pk=finished.pk).update(budget_tokens=500)
+        form = client.get(self.url(finished)).context["form"]
+        made = []
+        for sent in (self.sent(form), self.sent(form) | {"budget_tokens": ""}):
+            client.post(self.url(finished), sent)
+            made.append(finished.forks.latest("created_at").budget_tokens)
+        assert made == [500, None]
+
     def test_faults_stand_beside_their_fields(self, client, finished):
         form = client.get(self.url(finished)).context["form"]
         task = finished.task_runs.get(name="Write").task

@@ -93,7 +93,7 @@ class TestWhatRuns:
         run = ended(crew, [write, draw], status=Status.FAILED)
         made = forks.fork(run, crew.owner, draw)
         assert [key for key, state in states(made).items() if state[1]] == [write]
-        assert forks.runs_again(run, draw) == {check, draw}
+        assert forks.runs_again(run, draw, run.task_runs.all()) == {check, draw}
 
     @pytest.mark.parametrize("status", [Status.COMPLETED, Status.FAILED, Status.PAUSED, Status.WAITING, Status.RUNNING])
     def test_a_run_in_any_state_can_be_forked(self, status):
@@ -218,6 +218,7 @@ class TestEdits:
         )
         assert (same.priority, same.budget_tokens, same.max_llm_calls) == (7, 500, crew.max_llm_calls)
         assert (other.priority, other.budget_tokens) == (1, 9)
+        assert forks.fork(run, crew.owner, write, budget_tokens=None).budget_tokens is None
 
     def test_a_run_of_an_earlier_version_keeps_its_inputs(self):
         crew, [write, *_] = crew_of_three()
