@@ -40,7 +40,7 @@ def crew(mina):
         agent=AgentFactory(owner=mina, role="Editor"),
         name="Edit",
         description="Shorten it.",
-        execution_order=99,
+        execution_order=30_000,
         context=[crew.tasks.get()],
     )
     return crew

@@ -99,6 +99,17 @@ def test_an_archive_that_writes_elsewhere_is_refused(tmp_path, name):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["../out", "/elsewhere", "src/../../out"])
+def test_a_file_whose_name_leads_elsewhere_is_refused(tmp_path, name):
+    work = tmp_path / "work"
+    work.mkdir()
+    with tarfile.open(work / "portal-workspace-1.tar.gz", "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo(name))
+    with pytest.raises(Failed, match="could not be put back"):
+        workspace.Keeper(work).restore()
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("raw", [b"", b"no archive", b"\x1f\x8b\x08\x00torn"])
 def test_an_archive_that_is_torn_is_a_failure(tmp_path, raw):
     (tmp_path / "portal-workspace-1.tar.gz").write_bytes(raw)
