@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
+from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone, translation
@@ -18,7 +19,7 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from executions import approvals, events
-from executions.models import Approval
+from executions.models import Approval, Execution
 from portal.accounts.models import AccessGrant, Role, User
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,11 @@ def remind(approval: Approval) -> int:
         "mails": sent,
     }
     told = events.NewEvent("log", data=data, task=approval.task, role=approval.role, attempt=approval.attempt)
-    events.append(approval.execution.stream_id, [told])
+    with transaction.atomic():
+        # The mail may have taken its time: the log of a run rests once it has ended.
+        run = Execution.objects.active().select_for_update(no_key=True).filter(pk=approval.execution_id)
+        if run.values_list("pk").first():
+            events.append(approval.execution.stream_id, [told])
     return sent
 
 

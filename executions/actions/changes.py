@@ -116,10 +116,11 @@ def set_budget(
         return execution
     with transaction.atomic():
         _change(execution, *_NOT_COMPLETED, **changes)
-        shown = ", ".join(_limits(changes))
-        told = {"kind": "budget", "message": _("The limit is now: %(limits)s.") % {"limits": shown}}
-        told["by"] = by.get_username()
-        events.append(execution.stream_id, [events.NewEvent("log", data=told, attempt=execution.attempt)])
+        if Execution.objects.active().filter(pk=execution.pk).exists():  # else its log rests
+            shown = ", ".join(_limits(changes))
+            told = {"kind": "budget", "message": _("The limit is now: %(limits)s.") % {"limits": shown}}
+            told["by"] = by.get_username()
+            events.append(execution.stream_id, [events.NewEvent("log", data=told, attempt=execution.attempt)])
     execution.refresh_from_db()
     if execution.status == Status.WAITING and budgets.affordable(execution):
         try:

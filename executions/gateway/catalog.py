@@ -168,6 +168,15 @@ def alive(caller: Caller) -> Any:
     )
 
 
+def hold(caller: Caller) -> None:
+    """Lock the caller's execution until the transaction ends: the log of a run rests once it has ended.
+
+    Raises `Refusal` when the token is dead.
+    """
+    if not alive(caller).select_for_update(no_key=True).values_list("pk").first():
+        raise dead_token()
+
+
 def is_wanted(execution: uuid.UUID) -> bool:
     """Whether a run may still use an answer: it has not ended, and is neither to stop nor to fail."""
     wanted = Execution.objects.filter(pk=execution, status__in=ACTIVE, stop_requested_at=None, error_code="")

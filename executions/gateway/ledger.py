@@ -14,11 +14,12 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from crews.models import LLMModel
 from executions import budgets, events
 from executions.budgets import Amount
 from executions.errors import ErrorCode
 from executions.gateway import journal
-from executions.gateway.catalog import Caller, Run, StaleRun, Target, alive, dead_token
+from executions.gateway.catalog import Caller, Run, StaleRun, Target, alive, dead_token, hold
 from executions.gateway.faults import Fault
 from executions.models import Budget, GatewayInstance, LLMCall
 from executions.models.calls import cost_of
@@ -112,7 +113,7 @@ def _is_stored(row: LLMCall) -> bool:
 def _why_not_opened(row: LLMCall, caller: Caller, most: Amount) -> Exception:
     """Why `open_call` counted nothing; the run's log is told when it was a limit."""
     with transaction.atomic():
-        execution = alive(caller).first()
+        execution = alive(caller).select_for_update(no_key=True).first()
         if execution is None:
             return dead_token()
         fault = None
@@ -141,8 +142,7 @@ def reserved_by(row: LLMCall) -> Amount:
 def tell_failure(row: LLMCall, caller: Caller, fault: Fault) -> None:
     """Add `llm.failed` for a request that was not sent. Raises `Refusal` when the token is dead."""
     with transaction.atomic():
-        if not alive(caller).exists():
-            raise dead_token()
+        hold(caller)
         data = {**_names(row), **_failure(fault)}
         events.append(caller.execution, [_event("llm.failed", row, data)])
 
@@ -150,8 +150,7 @@ def tell_failure(row: LLMCall, caller: Caller, fault: Fault) -> None:
 def tell_waiting(row: LLMCall, caller: Caller, kind: str, message: str) -> None:
     """Say in the run's log what a request waits for. Raises `Refusal` when the token is dead."""
     with transaction.atomic():
-        if not alive(caller).exists():
-            raise dead_token()
+        hold(caller)
         data = {"kind": kind, "message": message, "call": str(row.call_id), "model": row.model}
         events.append(caller.execution, [_event("log", row, data)])
 
@@ -260,8 +259,6 @@ def close_orphans() -> int:
 
 
 def _todays_cost(row: LLMCall, closing: Closing) -> Any:
-    from crews.models import LLMModel
-
     model = LLMModel.objects.select_related("provider").filter(pk=row.model).first()
     prices = budgets.prices_of(model) if model else (None, None)
     cost = cost_of(closing.prompt_tokens, closing.completion_tokens, *prices)

@@ -23,7 +23,7 @@ from crews.builtin_tools import BUILTIN, ToolError
 from crews.models import Tool
 from executions import events
 from executions.gateway import effects, journal
-from executions.gateway.catalog import Caller, alive, dead_token
+from executions.gateway.catalog import Caller, alive, dead_token, hold
 from executions.gateway.faults import Refusal
 from executions.gateway.state import State
 from executions.models import JournalEntry, ToolCall
@@ -175,8 +175,8 @@ def _store(order: ToolOrder, entry: journal.Entry | None, row: ToolCall, outcome
     effect = effects.OWN.get(order.name) if outcome.is_ok else None
     with transaction.atomic():
         # Locked first, as everywhere: nothing may happen in the name of an attempt that is over.
-        if effect and not alive(order.caller).select_for_update(no_key=True).values_list("pk").first():
-            raise dead_token()
+        if effect:
+            hold(order.caller)
         if entry is not None and not outcome.is_final:
             journal.let_go(entry)
         elif entry is not None:

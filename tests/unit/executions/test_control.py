@@ -203,6 +203,7 @@ class TestBudgets:
         failed, done = execution_in(Status.FAILED), execution_in(Status.COMPLETED)
         actions.set_budget(failed, failed.owner, budget_tokens=5)
         assert failed.budget_tokens == 5
+        assert events.read(failed.stream_id)[-1]["type"] == "execution.failed"  # after which nobody listens
         with pytest.raises(Conflict):
             actions.set_budget(done, done.owner, budget_tokens=5)
 

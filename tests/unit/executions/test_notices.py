@@ -13,7 +13,7 @@ from aiosmtpd.smtp import SMTP
 from django.utils import timezone, translation
 
 from executions import approvals, events, notices
-from executions.models import Approval
+from executions.models import Approval, Execution
 from executions.status import Status
 from portal.accounts.models import AccessGrant
 from tests.factories.accounts import AccessListFactory, UserFactory
@@ -167,6 +167,17 @@ class TestReminders:
         asked = self.remind_after(3600, remind_at=timezone.now() - timedelta(seconds=5))
         assert notices.remind_due() == 1
         assert [entry["kind"] for entry in logged(asked)] == ["reminder"]
+
+    def test_a_run_that_ended_while_the_mail_was_sent_has_nothing_behind_its_end(self, monkeypatch):
+        asked = self.remind_after(3600, remind_at=timezone.now() - timedelta(seconds=5))
+
+        def slow(approval, **_):
+            Execution.objects.get(pk=approval.execution_id).stop()
+            return 1
+
+        monkeypatch.setattr(notices, "_mail", slow)
+        notices.remind_due()
+        assert events.read(asked.execution.stream_id)[-1]["type"] == "execution.stopped"
 
     def test_nobody_is_reminded_early_or_of_what_is_answered(self, mailbox):
         self.remind_after(3600, remind_at=timezone.now() + timedelta(hours=1))
