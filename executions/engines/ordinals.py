@@ -27,17 +27,25 @@ class Ordinals:
 
 
 def canonical(body: bytes) -> bytes:
-    """The part of a request that decides about its answer; ids of tool calls, drawn at random, by their place."""
+    """What tells a request from others of the same path, task and agent."""
     try:
         parsed = json.loads(body)
     except ValueError:
         return body
     if not isinstance(parsed, dict):
         return body
-    kept: dict[str, Any] = {key: value for key, value in parsed.items() if key not in _OTHER and value is not None}
+    return json.dumps(asked(parsed), sort_keys=True, separators=(",", ":")).encode()
+
+
+def asked(request: dict[str, Any]) -> dict[str, Any]:
+    """The part of a request that decides about its answer; ids of tool calls, drawn at random, by their place.
+
+    The gateway's journal goes by it too: what counts as another request here must not be the same one there.
+    """
+    kept = {key: value for key, value in request.items() if key not in _OTHER and value is not None}
     if isinstance(kept.get("messages"), list):
         kept["messages"] = _numbered(kept["messages"])
-    return json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()
+    return kept
 
 
 def _numbered(messages: list[Any]) -> list[Any]:

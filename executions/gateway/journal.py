@@ -18,15 +18,14 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from executions import events
+from executions.engines import ordinals
 from executions.gateway import answers
-from executions.gateway.catalog import Caller, alive, dead_token
+from executions.gateway.catalog import Caller, hold
 from executions.models import Execution, GatewayInstance, JournalEntry
 from portal.lib import rows
 
 _State = JournalEntry.State
 MAX_ORDINAL = 2**31 - 1
-# What may differ between two requests that want the same answer.
-_NOT_ASKED = frozenset({"model", "stream", "stream_options", "user", "metadata", "seed"})
 _TABLE = JournalEntry._meta.db_table
 _KEY = "execution_id, kind, task, request_hash, ordinal"
 # Two of these go with every request, so they are plain SQL.
@@ -114,34 +113,12 @@ class Found:
 
 
 def chat_hash(body: dict[str, Any], agent: str) -> str:
-    """Of a chat request of the agent with this key. Ids of tool calls count by the order in which they appear."""
-    asked = {name: value for name, value in body.items() if name not in _NOT_ASKED and value is not None}
-    asked["messages"] = _with_numbered_calls(asked.get("messages") or [])
-    return _digest(_dumps([agent, asked]))
+    """Of a chat request of the agent with this key."""
+    return _digest(_dumps([agent, ordinals.asked(body)]))
 
 
 def tool_hash(name: str, arguments: dict[str, Any], agent: str) -> str:
     return _digest(_dumps([agent, name, arguments]))
-
-
-def _with_numbered_calls(messages: list[Any]) -> list[Any]:
-    numbers: dict[Any, str] = {}
-
-    def number(call_id: Any) -> str:
-        return numbers.setdefault(str(call_id), f"call_{len(numbers)}")
-
-    out = []
-    for message in messages:
-        if calls := message.get("tool_calls"):
-            message = {**message, "tool_calls": [_numbered(call, number) for call in calls]}
-        if "tool_call_id" in message:
-            message = {**message, "tool_call_id": number(message["tool_call_id"])}
-        out.append(message)
-    return out
-
-
-def _numbered(call: Any, number: Any) -> Any:
-    return {**call, "id": number(call["id"])} if isinstance(call, dict) and "id" in call else call
 
 
 def _dumps(value: Any) -> bytes:
@@ -238,9 +215,7 @@ def lose_orphans() -> int:
 def tell_replayed(entry: Entry, found: Found, caller: Caller, role: str) -> None:
     """Say in the run's log that an answer came from the journal. Raises `Refusal` when the token is dead."""
     with transaction.atomic():
-        # Locked: the log of a run rests once it has ended.
-        if not alive(caller).select_for_update(no_key=True).values_list("pk").first():
-            raise dead_token()
+        hold(caller)
         data = {"call": str(found.call_id), "model": found.model, "from_attempt": found.attempt}
         event = events.NewEvent("llm.replayed", data, task=entry.key.task, role=role, attempt=caller.attempt)
         events.append(caller.execution, [event])
