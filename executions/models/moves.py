@@ -177,28 +177,30 @@ class Moves(models.Model):
         reason: str,
         failure: Failure | None = None,
         is_blameless: bool = False,
+        partial_output: str = "",
     ) -> None:
         """Its runner or engine is gone: back into the queue for the next attempt, from the last finished task.
 
         `reason` is a sentence for people. After `max_attempts` recoveries since a person last started
         it, it is quarantined as `failure` instead. `is_blameless`: the worker was told to end, which
-        counts for nothing. A run that somebody asked to stop stops, and one that was to fail fails.
+        counts for nothing. A run that somebody asked to stop stops, and one that was to fail fails, with
+        `partial_output`.
         Raises `TransitionLost`.
         """
         with transaction.atomic():
             self.hold()  # or a stop that is asked for in this moment would be overlooked, and nobody would obey it
             if self.stop_requested_at is not None:
-                self.stop()
+                self.stop(partial_output=partial_output)
                 return
             if self.error_code:
-                self.fail(Failure(ErrorCode(self.error_code), self.error_message))
+                self.fail(Failure(ErrorCode(self.error_code), self.error_message), partial_output=partial_output)
                 return
             count = self.recoveries + (0 if is_blameless else 1)
             if count > self.max_attempts:
                 failure = failure or Failure(ErrorCode.WORKER_LOST, reason)
                 sentence = _("%(why)s It has been started again %(count)s times, so now a person has to look at it.")
                 sentence %= {"why": failure.sentence, "count": self.recoveries}
-                self.fail(Failure(failure.code, sentence), quarantine=sentence)
+                self.fail(Failure(failure.code, sentence), partial_output=partial_output, quarantine=sentence)
                 return
             wait = BACKOFF[min(max(count - 1, 0), len(BACKOFF) - 1)]
             self._move_to(

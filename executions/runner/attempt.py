@@ -370,6 +370,10 @@ class Run:
         elif execution.pause_requested_at is not None:
             execution.pause()
         elif isinstance(problem, Crash):
-            execution.recover(reason=problem.sentence, failure=Failure(ErrorCode.ENGINE_CRASHED, problem.sentence))
+            execution.recover(
+                reason=problem.sentence,
+                failure=Failure(ErrorCode.ENGINE_CRASHED, problem.sentence),
+                partial_output=outcome.partial_output(execution),
+            )
         else:
             execution.recover(reason=str(PAUSE_TAKEN_BACK), is_blameless=True)

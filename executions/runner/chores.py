@@ -19,7 +19,8 @@ def expire_approvals() -> int:
 
 
 def _expire(approval: Approval) -> bool:
-    with contextlib.suppress(TransitionLost, InvalidTransition), transaction.atomic():
+    gone = (TransitionLost, InvalidTransition, Execution.DoesNotExist)
+    with contextlib.suppress(*gone), transaction.atomic():
         execution = Execution.objects.select_for_update(no_key=True).get(pk=approval.execution_id)
         still_open = Approval.objects.filter(pk=approval.pk, status=Approval.Status.OPEN, expires_at__lte=Now())
         if still_open.update(status=Approval.Status.EXPIRED, answered_at=Now(), remind_at=None):

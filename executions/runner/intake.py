@@ -4,12 +4,12 @@ import json
 import logging
 import time
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import orjson
-from django.db import transaction
+from django.db import DataError, transaction
 from django.db.models import Max
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -80,9 +80,12 @@ class Intake:
         new = [self._kept(self._event(line)) for line in lines if line["kind"] == "event"]
         offset = self.attempt.events_offset + len(whole)
         asked: list[Approval] = []
-        with transaction.atomic():
-            self._hold(offset)
-            events.append(self.execution.stream_id, [self._apply(event, asked) for event in new])
+        try:
+            with transaction.atomic():
+                self._hold(offset)
+                events.append(self.execution.stream_id, [self._apply(event, asked) for event in new])
+        except DataError as exc:
+            raise BadLine(f"it cannot be stored: {exc}") from exc
         self.attempt.events_offset = offset
         for event in new:
             if workspace.KEY in event.data:
@@ -179,9 +182,9 @@ def _moment(text: Any) -> datetime:
     """When an engine says that something happened; now when it does not say so properly."""
     try:
         found = parse_datetime(text) if isinstance(text, str) else None
-    except ValueError:
-        found = None
-    return found if found is not None and timezone.is_aware(found) else timezone.now()
+        return found.astimezone(UTC) if found is not None and timezone.is_aware(found) else timezone.now()
+    except (ValueError, OverflowError):  # the latter at both ends of the calendar
+        return timezone.now()
 
 
 def _json_of(line: bytes) -> Any:

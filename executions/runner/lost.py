@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from executions.errors import InvalidTransition, TransitionLost
 from executions.models import Execution
 from executions.models.execution import ExecutionQuerySet
+from executions.runner import outcome
 from executions.runner.intake import BadLine, Intake, LeaseLost
 from executions.status import Status
 
@@ -73,7 +74,8 @@ def _recover(execution: Execution, reason: str, *, is_blameless: bool = False) -
         while intake.read().is_full:
             pass
     with contextlib.suppress(TransitionLost, InvalidTransition):
-        execution.recover(reason=reason, is_blameless=is_blameless)
+        partial_output = outcome.partial_output(execution)
+        execution.recover(reason=reason, is_blameless=is_blameless, partial_output=partial_output)
         logger.warning("run %s recovered: %s", execution.pk, reason)
         shutil.rmtree(folder / "work", ignore_errors=True)
         return True

@@ -133,10 +133,14 @@ class Supervisor:
             await self._guarded(chore)
 
     async def _guarded(self, chore: Callable[[], Awaitable[None]]) -> None:
+        """Carry it out; what goes wrong with one run or person must not end the care for all others."""
+        name = getattr(chore, "__name__", "chore")
         try:
             await chore()
         except DatabaseError as exc:
-            logger.warning("%s: %s", getattr(chore, "__name__", "chore"), exc)
+            logger.warning("%s: %s", name, exc)
+        except Exception:
+            logger.exception("%s failed", name)
 
     async def _obey(self) -> None:
         """Do what people have asked for since: stop, pause."""

@@ -83,6 +83,7 @@ def test_an_engine_that_died_comes_again_and_says_why() -> None:
 
 def test_an_engine_that_dies_every_time_is_left_to_a_person() -> None:
     execution = execution_in(Status.RUNNING, max_attempts=1)
+    TaskRunFactory(execution=execution, status="completed", name="Write", output="A text.")
     ended(execution, KILLED, None)
     execution.refresh_from_db()
     execution.start(worker="machine", lease=LEASE)
@@ -90,6 +91,7 @@ def test_an_engine_that_dies_every_time_is_left_to_a_person() -> None:
     assert (found.status, found.error_code) == (Status.FAILED, ErrorCode.ENGINE_CRASHED)
     assert found.quarantine_reason.startswith(KILLED.sentence)
     assert "1 times" in found.quarantine_reason
+    assert found.final_output == "## Write\n\nA text."
 
 
 def test_an_engine_that_paused_as_it_was_asked_to_is_a_paused_run() -> None:

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from django.core.files.storage import default_storage
+from django.db import DataError
 from django.utils import timezone
 
 from executions import events, workspace
@@ -254,3 +255,21 @@ def test_the_next_attempt_is_given_the_newest_files(execution, path, work, tmp_p
         Intake(execution, path).read()
     assert workspace.place(execution, target) == "portal-workspace-1.tar.gz"
     assert (target / "portal-workspace-1.tar.gz").read_bytes() == b"files 1"
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "soon", 7])
+def test_a_moment_that_no_calendar_has_is_now(execution, path, at):
+    write(path, {**event("task.started"), "at": at})
+    TaskRunFactory(execution=execution, task="t1")
+    Intake(execution, path).read()
+    assert timezone.now() - execution.task_runs.get().started_at < timedelta(minutes=1)
+
+
+def test_what_the_database_refuses_is_a_bad_line(execution, path, monkeypatch):
+    def refuses(*_):
+        raise DataError("out of range")
+
+    monkeypatch.setattr(events, "append", refuses)
+    write(path, event("log", n=1))
+    with pytest.raises(BadLine):
+        Intake(execution, path).read()
