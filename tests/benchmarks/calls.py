@@ -5,6 +5,7 @@ python -m tests.benchmarks.calls [--pairs N]
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import statistics
@@ -19,10 +20,12 @@ from typing import Any
 
 import httpx
 
+from executions.engines.protocol import HEADER_ORDINAL, HEADER_TASK
 from tests.deadlines import DEADLINE, wait_for
 from tests.services import die_with_parent, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
+ORDINALS = itertools.count()  # equal requests, as an engine numbers them: each has an entry in the journal
 PROMPT = [{"role": "user", "content": "Write one paragraph about rivers. " * 20}]
 
 
@@ -101,13 +104,17 @@ def _answers(url: str) -> bool:
 
 def _client(base_url: str, token: str) -> httpx.Client:
     return httpx.Client(
-        base_url=base_url, headers={"Authorization": f"Bearer {token}", "X-Portal-Task": "task"}, timeout=DEADLINE
+        base_url=base_url, headers={"Authorization": f"Bearer {token}", HEADER_TASK: "task"}, timeout=DEADLINE
     )
 
 
 def _call(client: httpx.Client, stream: bool) -> float:
     began = time.perf_counter()
-    response = client.post("/chat/completions", json={"model": "instant", "stream": stream, "messages": PROMPT})
+    response = client.post(
+        "/chat/completions",
+        json={"model": "instant", "stream": stream, "messages": PROMPT},
+        headers={HEADER_ORDINAL: str(next(ORDINALS))},
+    )
     took = (time.perf_counter() - began) * 1000
     response.raise_for_status()
     return took
