@@ -7,9 +7,11 @@ from difflib import SequenceMatcher
 from typing import Literal
 
 Kind = Literal["same", "added", "removed"]
-# Comparing takes time with the product of the lengths: beyond these a changed part is shown as a whole.
+# Beyond these a changed part is shown as a whole: comparing takes longer the more there is, and the more often
+# the same stands in it.
 MOST_LINES = 2_000
 MOST_WORDS = 600
+MOST_STEPS = 10_000_000  # a second or two at worst
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 
 
@@ -33,12 +35,11 @@ def differences(old: str, new: str) -> list[Piece]:
 
 
 def _by_lines(old: list[str], new: list[str]) -> Iterator[Piece]:
-    if max(len(old), len(new)) > MOST_LINES:
-        same = old == new
-        yield Piece("same" if same else "removed", "".join(old))
-        yield Piece("added", "" if same else "".join(new))
+    matcher = _matcher(old, new) if max(len(old), len(new)) <= MOST_LINES else None
+    if matcher is None:
+        yield from _step("equal" if old == new else "replace", "".join(old), "".join(new))
         return
-    for kind, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+    for kind, a, b, c, d in matcher.get_opcodes():
         if kind == "replace":
             yield from _by_words("".join(old[a:b]), "".join(new[c:d]))
         else:
@@ -47,13 +48,21 @@ def _by_lines(old: list[str], new: list[str]) -> Iterator[Piece]:
 
 def _by_words(old: str, new: str) -> Iterator[Piece]:
     before, after = _WORDS.findall(old), _WORDS.findall(new)
-    matcher = SequenceMatcher(None, before, after, autojunk=False)
+    matcher = _matcher(before, after) if max(len(before), len(after)) <= MOST_WORDS else None
     # Two texts with little in common are read more easily one after the other.
-    if max(len(before), len(after)) > MOST_WORDS or matcher.ratio() < 0.3:
+    if matcher is None or matcher.ratio() < 0.3:
         yield from _step("replace", old, new)
         return
     for kind, a, b, c, d in matcher.get_opcodes():
         yield from _step(kind, "".join(before[a:b]), "".join(after[c:d]))
+
+
+def _matcher(old: list[str], new: list[str]) -> SequenceMatcher[str] | None:
+    """What finds the way from `old` to `new`; None when that would take too long."""
+    # In long texts it takes what recurs all the time (blank lines) for no landmark, or it would take minutes.
+    matcher = SequenceMatcher(None, old, new)
+    pairs = sum(len(matcher.b2j.get(part, ())) for part in old)  # type: ignore[attr-defined]
+    return matcher if pairs * min(len(old), len(new)) <= MOST_STEPS else None
 
 
 def _step(kind: str, old: str, new: str) -> Iterator[Piece]:

@@ -1,5 +1,7 @@
 """What changed between two texts."""
 
+import time
+
 import pytest
 
 from portal.lib.differences import MOST_LINES, Piece, differences
@@ -46,3 +48,19 @@ def test_equal_texts_are_one_piece():
 def test_lines_with_little_in_common_stand_one_after_the_other():
     kinds = [piece.kind for piece in differences("alpha beta gamma", "one two three four five")]
     assert kinds == ["removed", "added"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("a\n" * 2000, "a\nb\n" * 1000),
+        ("a " * 300, "a b " * 150),
+        ("x\n\n" * 1000, "y\n\n" * 1000),
+        ("a\n" * 2000, "a\nb\n" * 90),
+        ("".join(f"Line {n}.\n\n" for n in range(900)), "".join(f"Line {n}!\n\n" for n in range(900))),
+    ],
+)
+def test_what_repeats_itself_is_compared_in_a_moment(old, new):
+    began = time.process_time()
+    assert sides(old, new) == (old, new)
+    assert time.process_time() - began < 10  # without a bound: minutes
