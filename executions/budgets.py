@@ -327,7 +327,7 @@ def go_on(*, user: uuid.UUID | None = None, by: User | None = None) -> int:
     waiting = Execution.objects.filter(status=Status.WAITING, waiting_for=WaitingFor.BUDGET)
     if user is not None:
         waiting = waiting.filter(created_by=user)
-    runs = list(waiting.order_by("queue_rank", "pk")[:PASS])
+    runs = list(waiting.defer("snapshot", "inputs", "final_output").order_by("queue_rank", "pk")[:PASS])
     people = {run.created_by_id for run in runs} - {None}
     theirs: dict[uuid.UUID | None, list[Room]] = defaultdict(list)
     if people:

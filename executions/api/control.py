@@ -37,7 +37,7 @@ class ControlMixin(OfRun, GenericViewSet[Execution]):
     @extend_schema(request=None, responses={202: serializers.ExecutionSerializer})
     @action(detail=True, methods=["post"])
     def stop(self, request: Request, pk: str) -> Response:
-        """Ask the run to stop. It obeys within two seconds; what was finished is kept."""
+        """Ask the run to stop. It obeys within a second; what was finished is kept."""
         return self._accepted(actions.stop(self.found(Action.STOP), person(request)))
 
     @extend_schema(operation_id="executions_stop_all", request=None, responses={202: serializers.StoppedSerializer})

@@ -73,7 +73,7 @@ def run_retry(request: HttpRequest, pk: Any) -> HttpResponse:
 @require_POST
 def run_budget(request: HttpRequest, pk: Any) -> HttpResponse:
     """Set, change or lift the run's limits; a run that waits for a larger budget goes on."""
-    run = run_of(request, pk, Action.STOP)
+    run = run_of(request, pk, Action.CHANGE)
     form = BudgetOfRunForm(request.POST, run=run)
     if form.is_valid():
         try:

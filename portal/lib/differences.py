@@ -61,7 +61,8 @@ def _matcher(old: list[str], new: list[str]) -> SequenceMatcher[str] | None:
     """What finds the way from `old` to `new`; None when that would take too long."""
     # In long texts it takes what recurs all the time (blank lines) for no landmark, or it would take minutes.
     matcher = SequenceMatcher(None, old, new)
-    pairs = sum(len(matcher.b2j.get(part, ())) for part in old)  # type: ignore[attr-defined]
+    places: dict[str, list[int]] = matcher.b2j  # type: ignore[attr-defined]
+    pairs = sum(len(places.get(part, ())) for part in old)
     return matcher if pairs * min(len(old), len(new)) <= MOST_STEPS else None
 
 
