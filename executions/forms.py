@@ -91,7 +91,7 @@ class InputFields(Styled, forms.Form):
             name = self.name_of(error.field)
             self.add_error(name if name in self.fields else None, error.detail)
         if not problem.errors:
-            self.add_error(None, f"{problem.detail} {problem.hint}".strip())
+            self.add_error(None, problem.sentence)
 
 
 class LimitFields(forms.Form):
@@ -280,7 +280,7 @@ class AnswerForm(Styled, forms.Form):
         for error in problem.errors:
             self.add_error(error.field if error.field in self.fields else None, error.detail)
         if not problem.errors:
-            self.add_error(None, f"{problem.detail} {problem.hint}".strip())
+            self.add_error(None, problem.sentence)
 
 
 class BudgetForm(Styled, forms.ModelForm):

@@ -16,7 +16,7 @@ from crews.embedded.serve import Serving, serving
 from crews.embedded.specs import SPECS, ModelSpec
 from crews.forms import ModelForm, ProviderForm
 from crews.models import EMBEDDED, LLMModel, LLMProvider
-from crews.views.crews import sentence, status_of
+from crews.views.crews import status_of
 from portal.accounts.models import Role
 from portal.accounts.permissions import allow
 from portal.lib.problems import Problem
@@ -131,7 +131,7 @@ def provider_delete(request: HttpRequest, pk: Any) -> HttpResponse:
     try:
         catalog_actions.delete_provider(provider=provider)
     except Problem as problem:
-        messages.error(request, sentence(problem))
+        messages.error(request, problem.sentence)
     else:
         messages.success(request, _("The provider “%(name)s” was deleted.") % {"name": provider.name})
     return redirect("crews:provider-list")

@@ -18,8 +18,8 @@ from crews.drawing import draw
 from crews.forms import CrewForm
 from crews.models import Agent, Crew, CrewMember, Task
 from crews.validation import problems_of
-from portal.accounts.models import Role, User
-from portal.accounts.permissions import Action, allow, can, find
+from portal.accounts.models import Role
+from portal.accounts.permissions import Action, allow, can, find, person
 from portal.lib.pages import page_of
 from portal.lib.problems import FieldError, Problem
 
@@ -116,7 +116,7 @@ def crew_delete(request: HttpRequest, pk: str) -> HttpResponse:
         try:
             actions.delete_crew(crew=crew)
         except Problem as problem:
-            messages.error(request, sentence(problem))
+            messages.error(request, problem.sentence)
             return redirect("crews:crew-detail", crew.pk)
         messages.success(request, _("The crew “%(name)s” was deleted.") % {"name": crew.name})
         return redirect("crews:crew-list")
@@ -203,16 +203,6 @@ def anchor_of(error: FieldError) -> str:
     return kind if kind in {"tasks", "agents", "inputs"} else "settings"
 
 
-def person(request: HttpRequest) -> User:
-    """Who is asking; the view's declared role has made sure that somebody is."""
-    assert isinstance(request.user, User)  # noqa: S101 - tells the type checker
-    return request.user
-
-
 def status_of(request: HttpRequest) -> int:
     """422 when a form comes back with errors."""
     return 422 if request.method == "POST" else 200
-
-
-def sentence(problem: Problem) -> str:
-    return f"{problem.detail} {problem.hint}".strip()

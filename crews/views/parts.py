@@ -18,9 +18,9 @@ from django.views.decorators.http import require_http_methods, require_POST
 from crews import actions
 from crews.forms import AgentForm, InputForm, TaskForm, members_of
 from crews.models import Agent, Crew, CrewInput, Task
-from crews.views.crews import OpenForm, person, sentence, show
+from crews.views.crews import OpenForm, show
 from portal.accounts.models import Role
-from portal.accounts.permissions import Action, allow, find
+from portal.accounts.permissions import Action, allow, find, person
 from portal.lib.problems import Problem
 
 NEW = "new"
@@ -200,7 +200,7 @@ def input_remove(request: HttpRequest, pk: Any, part: Any) -> HttpResponse:
     try:
         actions.delete_input(definition=definition)
     except Problem as problem:
-        messages.error(request, sentence(problem))
+        messages.error(request, problem.sentence)
     else:
         messages.success(request, _("The input “%(name)s” was deleted.") % {"name": definition.label})
     return _back(crew, "inputs")

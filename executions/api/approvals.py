@@ -14,10 +14,10 @@ from rest_framework.viewsets import GenericViewSet
 from executions import actions, approvals
 from executions.api import control_serializers as forms
 from executions.api import serializers
-from executions.api.base import NewestQuestionsFirst, person
+from executions.api.base import NewestQuestionsFirst
 from executions.models import Approval, Execution
 from portal.accounts.models import Role
-from portal.accounts.permissions import Action, find
+from portal.accounts.permissions import Action, find, person
 
 
 class ApprovalFilter(filters.FilterSet):

@@ -7,16 +7,9 @@ from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
 
 from executions.models import Execution
-from portal.accounts.models import Role, User
-from portal.accounts.permissions import Action, find
+from portal.accounts.models import Role
+from portal.accounts.permissions import Action, find, person
 from portal.lib.pagination import CursorPages
-
-
-def person(request: Request) -> User:
-    """Who asks; `DeclaredAccess` has made sure that it is a user."""
-    assert isinstance(request.user, User)  # noqa: S101 - narrows the type
-    return request.user
-
 
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key", OpenApiTypes.STR, OpenApiParameter.HEADER, description="The same key and body: the same run."

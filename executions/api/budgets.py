@@ -1,6 +1,6 @@
 """The API of budgets, and of what a run will probably take."""
 
-from typing import Any, cast
+from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -17,8 +17,8 @@ from crews.models import Crew
 from executions import budgets, estimates
 from executions.models import Budget
 from executions.models.budget import MOST_TOKENS
-from portal.accounts.models import Role, User
-from portal.accounts.permissions import Action, find
+from portal.accounts.models import Role
+from portal.accounts.permissions import Action, find, person
 from portal.lib.problems import InvalidValues, model_errors
 
 
@@ -104,11 +104,11 @@ class BudgetViewSet(ModelViewSet[Budget]):
     def perform_update(self, serializer: Any) -> None:
         with transaction.atomic():
             budget = serializer.save()
-        budgets.go_on(user=budget.subject_id, by=cast(User, self.request.user))
+        budgets.go_on(user=budget.subject_id, by=person(self.request))
 
     def perform_destroy(self, instance: Budget) -> None:
         instance.delete()
-        budgets.go_on(user=instance.subject_id, by=cast(User, self.request.user))
+        budgets.go_on(user=instance.subject_id, by=person(self.request))
 
 
 class MyBudgetsView(APIView):
@@ -120,7 +120,7 @@ class MyBudgetsView(APIView):
     @extend_schema(operation_id="budgets_mine", responses=BudgetSerializer(many=True))
     def get(self, request: Request) -> Response:
         """What limits your runs, and how much of it is used."""
-        return Response(BudgetSerializer(budgets.of_user(cast(User, request.user).pk), many=True).data)
+        return Response(BudgetSerializer(budgets.of_user(person(request).pk), many=True).data)
 
 
 class _MoneySpread(serializers.Serializer[Any]):
@@ -164,5 +164,5 @@ class EstimateView(APIView):
     @extend_schema(operation_id="crews_estimate", responses=EstimateSerializer)
     def get(self, request: Request, crew_id: str) -> Response:
         """What a run will probably cost and how long it will take, from the crew's own completed runs."""
-        crew = find(Crew.objects.all(), cast(User, request.user), Action.SEE, pk=crew_id)
+        crew = find(Crew.objects.all(), person(request), Action.SEE, pk=crew_id)
         return Response(EstimateSerializer(estimates.of(crew)).data)

@@ -14,10 +14,10 @@ from rest_framework.viewsets import GenericViewSet
 from executions import actions, forks
 from executions.api import control_serializers as forms
 from executions.api import serializers
-from executions.api.base import IDEMPOTENCY_KEY, NewestQuestionsFirst, OfRun, idempotency_key, person
+from executions.api.base import IDEMPOTENCY_KEY, NewestQuestionsFirst, OfRun, idempotency_key
 from executions.compare import compare
 from executions.models import Execution
-from portal.accounts.permissions import Action, find
+from portal.accounts.permissions import Action, find, person
 
 A = OpenApiParameter("a", OpenApiTypes.UUID, description="The run on the left.", required=True)
 B = OpenApiParameter("b", OpenApiTypes.UUID, description="The run on the right.", required=True)

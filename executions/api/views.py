@@ -20,12 +20,12 @@ from rest_framework.viewsets import GenericViewSet
 from crews.models import Crew
 from executions import actions, events, live
 from executions.api import serializers
-from executions.api.base import IDEMPOTENCY_KEY, idempotency_key, person
+from executions.api.base import IDEMPOTENCY_KEY, idempotency_key
 from executions.api.control import ControlMixin
 from executions.models import Execution
 from executions.status import Status
 from portal.accounts.models import Role
-from portal.accounts.permissions import Action, find
+from portal.accounts.permissions import Action, find, person
 from portal.lib.pagination import CursorPages
 from portal.lib.problems import Problem
 

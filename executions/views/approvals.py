@@ -18,9 +18,8 @@ from executions import actions
 from executions.approvals import AlreadyAnswered, LinkDead, from_token, require_open, to_answer
 from executions.forms import AnswerForm
 from executions.models import Approval
-from executions.views.control import person, sentence
 from portal.accounts.models import Role, User
-from portal.accounts.permissions import Action, allow, can, public, require
+from portal.accounts.permissions import Action, allow, can, person, public, require
 from portal.lib.differences import Piece, differences
 from portal.lib.pages import page_of
 from portal.lib.problems import Problem
@@ -123,7 +122,7 @@ def _answer(request: HttpRequest, form: AnswerForm, by: User, via: str) -> bool:
     try:
         actions.answer(form.question, by, via=via, **form.cleaned_data)
     except AlreadyAnswered as problem:
-        messages.info(request, sentence(problem))
+        messages.info(request, problem.sentence)
     except Problem as problem:
         form.show(problem)
         return False

@@ -11,10 +11,9 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from executions import budgets
 from executions.forms import BudgetForm
 from executions.models import Budget
-from executions.views.control import person
 from executions.views.shown import gauges_of
 from portal.accounts.models import Role, User
-from portal.accounts.permissions import allow
+from portal.accounts.permissions import allow, person
 from portal.lib.pages import page_of
 
 

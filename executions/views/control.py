@@ -14,20 +14,9 @@ from executions import actions
 from executions.forms import BudgetOfRunForm, RoleModelsForm
 from executions.models import Execution
 from executions.views.page import context_of, run_of
-from portal.accounts.models import Role, User
-from portal.accounts.permissions import Action, allow
+from portal.accounts.models import Role
+from portal.accounts.permissions import Action, allow, person
 from portal.lib.problems import Problem
-
-
-def person(request: HttpRequest) -> User:
-    """Who asks; the views' declarations have made sure that it is a user."""
-    assert isinstance(request.user, User)  # noqa: S101 - tells the type checker
-    return request.user
-
-
-def sentence(problem: Problem) -> str:
-    """A problem in a message: what is wrong, and what to do."""
-    return f"{problem.detail} {problem.hint}".strip()
 
 
 def _do(request: HttpRequest, pk: Any, act: Callable[[Execution], Any], refused: str = "") -> HttpResponse:
@@ -35,7 +24,7 @@ def _do(request: HttpRequest, pk: Any, act: Callable[[Execution], Any], refused:
     try:
         act(run)
     except Problem as problem:
-        messages.info(request, refused or sentence(problem))
+        messages.info(request, refused or problem.sentence)
     return redirect("executions:run-detail", run.pk)
 
 
@@ -79,7 +68,7 @@ def run_budget(request: HttpRequest, pk: Any) -> HttpResponse:
         try:
             actions.set_budget(execution=run, by=person(request), **form.cleaned_data)
         except Problem as problem:
-            form.add_error(None, sentence(problem))
+            form.add_error(None, problem.sentence)
         else:
             messages.success(request, _("The limit was saved."))
             return redirect("executions:run-detail", run.pk)
@@ -97,7 +86,7 @@ def run_models(request: HttpRequest, pk: Any) -> HttpResponse:
         try:
             actions.set_role_models(execution=run, models=form.changed(), by=person(request))
         except Problem as problem:
-            form.add_error(None, sentence(problem))
+            form.add_error(None, problem.sentence)
         else:
             messages.success(request, _("Saved. The next call uses it."))
             return redirect("executions:run-detail", run.pk)

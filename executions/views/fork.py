@@ -11,10 +11,9 @@ from django.views.decorators.http import require_http_methods
 from executions import forks
 from executions.forms import ForkForm
 from executions.models import TaskRun
-from executions.views.control import person
 from executions.views.page import run_of
 from portal.accounts.models import Role
-from portal.accounts.permissions import Action, allow
+from portal.accounts.permissions import Action, allow, person
 from portal.lib.problems import Problem
 
 

@@ -83,7 +83,7 @@ def run_delete(request: HttpRequest, pk: Any) -> HttpResponse:
         try:
             actions.delete(execution=run)
         except Problem as problem:
-            messages.error(request, f"{problem.detail} {problem.hint}".strip())
+            messages.error(request, problem.sentence)
             return redirect("executions:run-detail", run.pk)
         messages.success(request, _("The run was deleted. What it used stays in the ledger."))
         return redirect("executions:run-list")

@@ -12,8 +12,8 @@ from crews.validation import problems_of
 from executions import actions, estimates
 from executions.forms import RunForm
 from executions.models import Execution, Worker
-from portal.accounts.models import Role, User
-from portal.accounts.permissions import Action, allow, can, find
+from portal.accounts.models import Role
+from portal.accounts.permissions import Action, allow, can, find, person
 from portal.lib.problems import Problem
 
 
@@ -21,7 +21,6 @@ from portal.lib.problems import Problem
 @require_http_methods(["GET", "POST"])
 def crew_run(request: HttpRequest, pk: Any) -> HttpResponse:
     """The run form of a crew; `?from=<run>` fills in what an earlier run was given."""
-    assert isinstance(request.user, User)  # noqa: S101 - tells the type checker
     crew = find(Crew.objects.all(), request.user, Action.RUN, pk=pk)
     earlier = _earlier(request, crew)
     form = RunForm(request.POST or None, request.FILES or None, crew=crew, earlier=earlier)
@@ -30,7 +29,7 @@ def crew_run(request: HttpRequest, pk: Any) -> HttpResponse:
             run = actions.kickoff(
                 crew=crew,
                 inputs=form.raw_inputs(),
-                by=request.user,
+                by=person(request),
                 model=form.cleaned_data["model"],
                 priority=form.cleaned_data["priority"],
                 budget_usd=form.cleaned_data["budget_usd"],

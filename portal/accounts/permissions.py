@@ -59,6 +59,12 @@ def public(view: V) -> V:
     return view
 
 
+def person(request: Any) -> User:
+    """Who asks; the role that the view declares has made sure that it is somebody."""
+    assert isinstance(request.user, User)  # noqa: S101 - tells the type checker
+    return request.user
+
+
 def can(user: User | AnonymousUser, action: Action, thing: Any) -> bool:
     """Whether `user` may do `action` with `thing`, a row that points to an access list."""
     return _allows(user, action, _level(user, thing))

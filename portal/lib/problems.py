@@ -60,6 +60,11 @@ class Problem(Exception):
         self.code = code or self.code
         self.status = status or self.status
 
+    @property
+    def sentence(self) -> str:
+        """For people: what is wrong, and what to do."""
+        return f"{self.detail} {self.hint}".strip()
+
     def as_dict(self) -> dict[str, Any]:
         return problem(self.status, self.code, self.detail, hint=self.hint, errors=self.errors)
 
