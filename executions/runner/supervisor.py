@@ -118,7 +118,7 @@ class Supervisor:
     async def _carry(self, run: Run) -> None:
         try:
             await run.carry()
-        except DatabaseError:
+        except (DatabaseError, OSError):  # the latter: no room for its folder
             logger.exception("run %s: given up; its lease expires and it is recovered", run.execution.pk)
         finally:
             del self.runs[run]
