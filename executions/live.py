@@ -187,6 +187,9 @@ async def follow(
     channel = await layer.new_channel()
     await layer.group_add(group_name(stream_id), channel)
     texts = _Texts(stream_id) if deltas else None
+    # One wait for news outlasts the looks into the log: cancelled, it would leave the channel. Nor does
+    # `asyncio.wait` ever swallow the watcher's own cancellation, as `wait_for` of Python 3.11 may.
+    receiving: asyncio.Task[dict[str, Any]] | None = None
     try:
         ended = False
         fresh: list[dict[str, Any]] | None = None  # None: read the log
@@ -205,12 +208,13 @@ async def follow(
                     after, ended = row["seq"], row["type"] in events.LAST
             if ended:
                 return
-            fresh = []
-            try:
-                news = await asyncio.wait_for(layer.receive(channel), poll_seconds)
-            except TimeoutError:
+            receiving = receiving or asyncio.ensure_future(layer.receive(channel))
+            await asyncio.wait((receiving,), timeout=poll_seconds)
+            if not receiving.done():
                 fresh = None
                 continue
+            fresh = []
+            news, receiving = receiving.result(), None
             if "delta" in news:
                 if texts is not None:
                     for delta in await texts.add(news["delta"]):
@@ -219,6 +223,9 @@ async def follow(
                 rows = [row for row in news.get("events", ()) if row["seq"] > after]
                 fresh = rows if rows and rows[0]["seq"] == after + 1 else None
     finally:
+        if receiving is not None:
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
         await layer.group_discard(group_name(stream_id), channel)
 
 
