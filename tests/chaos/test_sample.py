@@ -7,7 +7,7 @@ from tests.chaos.play import Player
 from tests.chaos.scene import Scene
 
 SEED = 20
-ON_POSTGRES, ON_SQLITE = 8, 2
+ON_POSTGRES, ON_SQLITE = 5, 2
 TEAM = [pytest.mark.postgres, pytest.mark.redis]
 
 
