@@ -10,6 +10,7 @@ from typing import Any
 from crews.models import Crew
 from executions.models import Attempt, Execution
 from executions.status import Status
+from portal.accounts.models import User
 
 NEWEST = 50  # so many runs are looked at
 FEWEST = 3  # from fewer nothing is concluded
@@ -43,10 +44,14 @@ class Estimate:
         return self.tokens is not None
 
 
-def of(crew: Crew) -> Estimate:
-    """What the next run of `crew` will probably take. Two queries, however long its history is."""
+def of(crew: Crew, user: User) -> Estimate:
+    """What the next run of `crew` will probably take, from the runs that `user` may see.
+
+    Others' runs of a shared crew would tell what they cost. Two queries, however long its history is.
+    """
     runs = (
-        Execution.objects.filter(crew=crew, status=Status.COMPLETED, forked_from=None, forked_task="")
+        Execution.objects.visible_to(user)
+        .filter(crew=crew, status=Status.COMPLETED, forked_from=None, forked_task="")
         .order_by("-created_at", "-id")
         .values_list("pk", "cost_usd", "unpriced_calls", "prompt_tokens", "completion_tokens")[:NEWEST]
     )

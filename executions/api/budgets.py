@@ -163,6 +163,7 @@ class EstimateView(APIView):
 
     @extend_schema(operation_id="crews_estimate", responses=EstimateSerializer)
     def get(self, request: Request, crew_id: str) -> Response:
-        """What a run will probably cost and how long it will take, from the crew's own completed runs."""
-        crew = find(Crew.objects.all(), person(request), Action.SEE, pk=crew_id)
-        return Response(EstimateSerializer(estimates.of(crew)).data)
+        """What a run will probably cost and how long it will take, from the crew's completed runs that you may see."""
+        user = person(request)
+        crew = find(Crew.objects.all(), user, Action.SEE, pk=crew_id)
+        return Response(EstimateSerializer(estimates.of(crew, user)).data)

@@ -47,7 +47,7 @@ def crew_run(request: HttpRequest, pk: Any) -> HttpResponse:
         "may_change": can(request.user, Action.CHANGE, crew),
         "has_worker": Worker.objects.alive().exists(),
         "tasks": crew.tasks.select_related("agent"),
-        "estimate": estimates.of(crew),
+        "estimate": estimates.of(crew, person(request)),
     }
     return render(request, "executions/crew_run.html", context, status=422 if request.method == "POST" else 200)
 

@@ -157,6 +157,7 @@ class TestAdmin:
 
 class TestEstimate:
     def completed(self, crew, *, cost="0.1", tokens=100, seconds=10, **fields):
+        fields.setdefault("access__owner", crew.owner)
         run = ExecutionFactory(crew=crew, cost_usd=Decimal(cost), prompt_tokens=tokens, **fields)
         run.start(worker="machine", lease=LEASE)
         run.complete("Done.")
@@ -180,7 +181,7 @@ class TestEstimate:
         for n in (1, 2, 9):
             self.completed(crew, cost=f"0.0{n}", tokens=n * 100, seconds=n)
         with django_assert_num_queries(2):
-            found = estimates.of(crew)
+            found = estimates.of(crew, user)
         assert (found.cost_usd.median, found.cost_usd.low, found.cost_usd.high) == tuple(
             map(Decimal, ("0.02", "0.01", "0.09"))
         )
@@ -194,9 +195,16 @@ class TestEstimate:
             self.completed(crew, tokens=10**6, created_at=old)
         for n in range(50):
             self.completed(crew, tokens=n, unpriced_calls=int(n > 1))
-        found = estimates.of(crew)
+        found = estimates.of(crew, user)
         assert (found.runs, found.cost_usd) == (50, None)
         assert (found.tokens.low, found.tokens.median, found.tokens.high) == (5, 24, 44)
+
+    def test_runs_of_others_on_a_shared_crew_tell_nothing(self, user, boss):
+        crew = runnable_crew(owner=user)
+        for _ in range(3):
+            self.completed(crew, access__owner=UserFactory())
+        assert not estimates.of(crew, user).is_known
+        assert estimates.of(crew, boss).is_known
 
     def test_a_crew_of_others_is_not_there(self, user):
         crew = runnable_crew()
