@@ -19,9 +19,10 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 from tests.chaos import schedule
@@ -164,24 +165,27 @@ def play_in_processes(options: argparse.Namespace) -> Tally:
     """Share the schedules among `--jobs` processes, each with a scene of its own."""
     seeds = schedule.seeds(options.seed, options.schedules)
     common = ["--database", options.database, "--json", *(["--only", *options.only] if options.only else [])]
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos", *common, "--seeds", *map(str, seeds[n :: options.jobs])],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for n in range(options.jobs)
-        if seeds[n :: options.jobs]
-    ]
+    children = []
+    for n in range(options.jobs):
+        if mine := seeds[n :: options.jobs]:
+            result = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read when the child has ended
+            command = [sys.executable, "-m", "tests.chaos", *common, "--seeds", *map(str, mine)]
+            children.append((subprocess.Popen(command, stdout=result), result))
     tally = Tally()
-    try:
-        for child in children:
-            output, _ = child.communicate()
-            tally.merge(json.loads(output.splitlines()[-1]))
-    except KeyboardInterrupt:  # they hear it too, and end by themselves
-        for child in children:
-            child.wait()
+    for child, result in children:
+        _wait(child)
+        result.seek(0)
+        if lines := result.read().splitlines():
+            tally.merge(json.loads(lines[-1]))
+        result.close()
     return tally
+
+
+def _wait(child: subprocess.Popen[bytes]) -> None:
+    """Wait for a process, which hears Ctrl-C too, and ends with what it has played."""
+    while child.poll() is None:
+        with suppress(KeyboardInterrupt):
+            child.wait()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
