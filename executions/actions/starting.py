@@ -5,7 +5,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -38,14 +38,13 @@ def inputs_folder(execution_id: uuid.UUID) -> Path:
 def kept_files(execution_id: uuid.UUID, files: Mapping[str, InputFile]) -> Iterator[None]:
     """Keep the files that a run is started with, unless what follows fails."""
     folder = inputs_folder(execution_id)
-    try:
+    with ExitStack() as undo:
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
         for field, file in files.items():
             (folder / field).mkdir(parents=True)
             (folder / field / file.name).write_bytes(file.content)
         yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        undo.pop_all()
 
 
 def kept_file(execution: Execution, field: str) -> InputFile | None:

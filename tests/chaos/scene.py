@@ -82,11 +82,10 @@ class Scene:
         self.frozen: set[int] = set()
 
     def __enter__(self) -> Self:
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._open.close)
             self._enter()
-        except BaseException:
-            self._open.close()
-            raise
+            undo.pop_all()
         return self
 
     def __exit__(
