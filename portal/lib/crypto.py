@@ -8,15 +8,20 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 from django.db import models
 
+from portal.lib import redaction
+
 
 class DecryptionFailed(Exception):
     """None of ENCRYPTION_KEYS opens this value; put the key that wrote it back into the list."""
 
 
 def _box() -> MultiFernet:
+    return MultiFernet([_fernet(key) for key in settings.ENCRYPTION_KEYS])
+
+
+def _fernet(key: str) -> Fernet:
     # Any text may serve as a key: hashing gives Fernet the 32 bytes it wants.
-    keys = [base64.urlsafe_b64encode(hashlib.sha256(key.encode()).digest()) for key in settings.ENCRYPTION_KEYS]
-    return MultiFernet([Fernet(key) for key in keys])
+    return Fernet(base64.urlsafe_b64encode(hashlib.sha256(key.encode()).digest()))
 
 
 def encrypt(text: str) -> str:
@@ -32,15 +37,30 @@ def decrypt(token: str) -> str:
         raise DecryptionFailed(str(DecryptionFailed.__doc__)) from exc
 
 
+def is_current(token: str) -> bool:
+    """Whether the first of ENCRYPTION_KEYS wrote `token`."""
+    try:
+        _fernet(settings.ENCRYPTION_KEYS[0]).decrypt(token.encode())
+    except InvalidToken:
+        return False
+    return True
+
+
 class EncryptedTextField(models.TextField):
     """Text that stands encrypted in the database and in the clear on the instance.
 
     Cannot be filtered on: equal texts are stored differently each time. Empty text stays empty, so
-    that "is it set?" needs no key.
+    that "is it set?" needs no key. What was read or written is kept out of logs and events from then on.
     """
 
     def get_prep_value(self, value: Any) -> Any:
+        if value:
+            redaction.remember(value)
         return encrypt(value) if value else value
 
     def from_db_value(self, value: str | None, *_: Any) -> str | None:
-        return decrypt(value) if value else value
+        if not value:
+            return value
+        text = decrypt(value)
+        redaction.remember(text)
+        return text

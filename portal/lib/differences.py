@@ -12,6 +12,7 @@ Kind = Literal["same", "added", "removed"]
 MOST_LINES = 2_000
 MOST_WORDS = 600
 MOST_STEPS = 10_000_000  # a second or two at worst
+MOST_STEPS_IN_ALL = 3 * MOST_STEPS
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 
 
@@ -23,10 +24,25 @@ class Piece:
     text: str
 
 
-def differences(old: str, new: str) -> list[Piece]:
+@dataclass
+class Effort:
+    """How much comparing may still take, of one text or of several that are shown together."""
+
+    left: int = MOST_STEPS_IN_ALL
+
+    def takes(self, steps: int) -> bool:
+        """Take up `steps`; False when they are too many."""
+        if steps > min(self.left, MOST_STEPS):
+            return False
+        self.left -= steps
+        return True
+
+
+def differences(old: str, new: str, effort: Effort | None = None) -> list[Piece]:
     """The way from `old` to `new`: by lines, and by words within lines that changed."""
     pieces: list[Piece] = []
-    for piece in _by_lines(old.splitlines(keepends=True), new.splitlines(keepends=True)):
+    lines = old.splitlines(keepends=True), new.splitlines(keepends=True)
+    for piece in _by_lines(*lines, effort or Effort()):
         if pieces and pieces[-1].kind == piece.kind:
             pieces[-1] = Piece(piece.kind, pieces[-1].text + piece.text)
         elif piece.text:
@@ -34,21 +50,21 @@ def differences(old: str, new: str) -> list[Piece]:
     return pieces
 
 
-def _by_lines(old: list[str], new: list[str]) -> Iterator[Piece]:
-    matcher = _matcher(old, new) if max(len(old), len(new)) <= MOST_LINES else None
+def _by_lines(old: list[str], new: list[str], effort: Effort) -> Iterator[Piece]:
+    matcher = _matcher(old, new, effort) if max(len(old), len(new)) <= MOST_LINES else None
     if matcher is None:
         yield from _step("equal" if old == new else "replace", "".join(old), "".join(new))
         return
     for kind, a, b, c, d in matcher.get_opcodes():
         if kind == "replace":
-            yield from _by_words("".join(old[a:b]), "".join(new[c:d]))
+            yield from _by_words("".join(old[a:b]), "".join(new[c:d]), effort)
         else:
             yield from _step(kind, "".join(old[a:b]), "".join(new[c:d]))
 
 
-def _by_words(old: str, new: str) -> Iterator[Piece]:
+def _by_words(old: str, new: str, effort: Effort) -> Iterator[Piece]:
     before, after = _WORDS.findall(old), _WORDS.findall(new)
-    matcher = _matcher(before, after) if max(len(before), len(after)) <= MOST_WORDS else None
+    matcher = _matcher(before, after, effort) if max(len(before), len(after)) <= MOST_WORDS else None
     # Two texts with little in common are read more easily one after the other.
     if matcher is None or matcher.ratio() < 0.3:
         yield from _step("replace", old, new)
@@ -57,13 +73,13 @@ def _by_words(old: str, new: str) -> Iterator[Piece]:
         yield from _step(kind, "".join(before[a:b]), "".join(after[c:d]))
 
 
-def _matcher(old: list[str], new: list[str]) -> SequenceMatcher[str] | None:
+def _matcher(old: list[str], new: list[str], effort: Effort) -> SequenceMatcher[str] | None:
     """What finds the way from `old` to `new`; None when that would take too long."""
     # In long texts it takes what recurs all the time (blank lines) for no landmark, or it would take minutes.
     matcher = SequenceMatcher(None, old, new)
     places: dict[str, list[int]] = matcher.b2j  # type: ignore[attr-defined]
     pairs = sum(len(places.get(part, ())) for part in old)
-    return matcher if pairs * min(len(old), len(new)) <= MOST_STEPS else None
+    return matcher if effort.takes(pairs * min(len(old), len(new))) else None
 
 
 def _step(kind: str, old: str, new: str) -> Iterator[Piece]:

@@ -60,6 +60,16 @@ class Env:
         """A comma separated list; blanks are dropped."""
         return [part.strip() for part in self.text(name, default).split(",") if part.strip()]
 
+    def pairs(self, name: str, default: str, *, values: tuple[str, ...]) -> dict[str, str]:
+        """A comma separated list of `key=value`, each value one of `values`; the last `=` divides."""
+        found = {}
+        for item in self.items(name, default):
+            key, _sign, value = item.rpartition("=")
+            if not key.strip() or value.strip() not in values:
+                raise ConfigError(f"{name}: {item!r} is not NAME=VALUE with one of {', '.join(values)}")
+            found[key.strip()] = value.strip()
+        return found
+
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         value = self.text(name, default)
         if value not in choices:

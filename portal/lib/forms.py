@@ -1,9 +1,13 @@
 """How forms of pages look and report: the design system's classes on widgets, domain errors on fields."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django import forms
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+
+from portal.lib.problems import Problem
 
 CLASSES: list[tuple[type[forms.Widget], str]] = [
     (forms.CheckboxInput, ""),
@@ -46,3 +50,28 @@ def add_errors(form: forms.BaseForm, error: ValidationError) -> None:
         return
     for name, errors in error.error_dict.items():
         form.add_error(name if name in form.fields and name != NON_FIELD_ERRORS else None, errors)
+
+
+def add_problem(form: forms.BaseForm, problem: Problem) -> None:
+    """Show a `Problem` on the form: each of its errors on the field of that name, else its sentence above them all."""
+    for error in problem.errors:
+        name = error.field.partition(".")[0]
+        form.add_error(name if name in form.fields else None, ValidationError(error.detail, code=error.code))
+    if not problem.errors:
+        form.add_error(None, ValidationError(problem.sentence, code=problem.code))
+
+
+@contextmanager
+def errors_on(form: forms.BaseForm) -> Iterator[None]:
+    """What an action refuses is shown on the form: leave the view inside the block, show the form again after it.
+
+    with errors_on(form):
+        people.change_role(user, form.cleaned_data["role"], by=person(request))
+        return redirect(…)
+    """
+    try:
+        yield
+    except ValidationError as exc:
+        add_errors(form, exc)
+    except Problem as exc:
+        add_problem(form, exc)

@@ -19,7 +19,6 @@ from django.http import Http404, JsonResponse
 from django.utils.translation import gettext as _
 from rest_framework import exceptions
 from rest_framework.response import Response
-from rest_framework.views import set_rollback
 
 logger = logging.getLogger(__name__)
 CONTENT_TYPE = "application/problem+json"
@@ -136,9 +135,14 @@ def model_errors(exc: DjangoValidationError, names: Mapping[str, str] | None = N
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's hook: every error that a caller caused leaves as a problem document; bugs stay bugs (None)."""
+    # Importing it imports the classes that the settings name, and those raise problems.
+    from rest_framework.views import set_rollback
+
     headers: dict[str, str] = {}
     if isinstance(exc, Problem):
         body = exc.as_dict()
+        if wait := getattr(exc, "wait", None):
+            headers["Retry-After"] = str(wait)
     elif isinstance(exc, Http404):
         body = problem(404, "not_found", _("There is nothing here that you may see."))
     elif isinstance(exc, PermissionDenied):
@@ -149,7 +153,9 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
         body = InvalidValues(field_errors(exc.detail)).as_dict()
     elif isinstance(exc, exceptions.APIException):
         code = exc.get_codes()
-        hint = _("Sign in, or send credentials that are valid.") if exc.status_code == 401 else ""
+        hint = getattr(exc, "hint", "")
+        if exc.status_code == 401:
+            hint = hint or _("Sign in, or send credentials that are valid.")
         body = problem(exc.status_code, code if isinstance(code, str) else "error", str(exc.detail), hint=hint)
         if challenge := getattr(exc, "auth_header", None):
             headers["WWW-Authenticate"] = challenge

@@ -46,6 +46,7 @@ def test_a_file_may_hold_the_value(tmp_path: Path) -> None:
         ("PORTAL_URL", "localhost", "PORTAL_URL: expected a URL that starts with"),
         ("EMBEDDED_MODEL", "gpt-9", "EMBEDDED_MODEL: 'gpt-9' is unknown; use one of"),
         ("LOG_LEVEL", "LOUD", "LOG_LEVEL: 'LOUD' is unknown; use one of"),
+        ("PORTAL_DEVELOPMENT_USER", "ann", "PORTAL_DEVELOPMENT_USER: skips sign-in, so it works with DEBUG=1 only"),
         ("DATABASE_URL", "postgres://u@elsewhere/db", "SECRET_KEY: needed when the database is on another machine"),
     ],
 )
