@@ -6,3 +6,8 @@ class AccountsConfig(AppConfig):
 
     name = "portal.accounts"
     label = "accounts"
+
+    def ready(self) -> None:
+        from portal.accounts.audit import following
+
+        following.follow_admin()

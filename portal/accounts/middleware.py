@@ -10,10 +10,70 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import resolve_url
 from django.utils import translation
 
+from portal.accounts import development, sessions
+from portal.accounts.audit import refusals, set_origin
 from portal.accounts.models import User
 from portal.accounts.permissions import PUBLIC, require_role
+from portal.lib.addresses import address_of
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
+
+
+class Visitor:
+    """Who is asking, with what, and from where (`request.credential`), for whoever decides or records.
+
+    What stands in the header `Authorization` is looked at by the API; it opens no page.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        agent = request.headers.get("User-Agent", "")
+        set_origin(actor=None, address=address_of(request.META), user_agent=agent, credential="")
+        shown = None
+        if isinstance(request.user, User):
+            shown = sessions.credential_of(request.session)
+            sessions.seen(request.session)
+        elif (user := development.user()) is not None:
+            request.user, shown = user, development.CREDENTIAL
+        request.credential = shown  # type: ignore[attr-defined]
+        if shown is not None:
+            set_origin(actor=request.user, credential=shown.label)
+        return self.get_response(request)
+
+
+class Refusals:
+    """Counts refused requests for the audit log: 401, 403 and 429, and 404 where there is something to hide.
+
+    A stranger who is led from a page to the sign-in is not refused anything yet. Stands after `Visitor`.
+    """
+
+    STATUSES = frozenset({401, 403, 429})
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        noted = refusals.begin()
+        response = self.get_response(request)
+        status = response.status_code
+        if "counted" not in noted and (status in self.STATUSES or (status == 404 and "target" in noted)):
+            self._count(request, response, noted.get("target"))
+        return response
+
+    def _count(self, request: HttpRequest, response: HttpResponse, target: Any) -> None:
+        after = {"status": response.status_code, "method": request.method, "route": self._route(request)}
+        body = getattr(response, "data", None)  # of the API
+        if isinstance(body, dict) and "code" in body:
+            after["code"] = str(body["code"])
+        # With a credential that was not taken nobody came in, whose cookie ever was sent along.
+        by = request.user if response.status_code != 401 and isinstance(request.user, User) else None
+        refusals.refused("request.refused", by=by, target=target, after=after)
+
+    @staticmethod
+    def _route(request: HttpRequest) -> str:
+        return request.resolver_match.route if request.resolver_match else ""
 
 
 class UserLocale:

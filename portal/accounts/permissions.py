@@ -21,7 +21,8 @@ from django.http import Http404
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from portal.accounts.models import AccessGrant, Role, User, Visibility
+from portal.accounts.audit import refusals
+from portal.accounts.models import AccessGrant, AccessList, Role, User, Visibility
 
 V = TypeVar("V", bound=Callable[..., Any])
 M = TypeVar("M", bound=models.Model)
@@ -74,10 +75,18 @@ def _level(user: User | AnonymousUser, thing: Any) -> str:
     """What a person is to a thing: its owner (or an admin), an editor, a viewer, or nobody to it (""). One query."""
     if not isinstance(user, User) or not user.is_active:
         return ""
-    if user.has_role(Role.ADMIN) or thing.access.owner_id == user.pk:
-        return OWNER
+    level = level_without_grant(user, thing.access)
+    if level == OWNER:
+        return level
     grant = AccessGrant.objects.filter(access=thing.access, user=user).values_list("level", flat=True).first()
-    return grant or (AccessGrant.Level.VIEWER if thing.access.visibility == Visibility.SHARED else "")
+    return grant or level
+
+
+def level_without_grant(user: User, access: AccessList) -> str:
+    """What an active person is to what `access` guards, if nobody gave them more."""
+    if user.has_role(Role.ADMIN) or access.owner_id == user.pk:
+        return OWNER
+    return AccessGrant.Level.VIEWER if access.visibility == Visibility.SHARED else ""
 
 
 def _allows(user: User | AnonymousUser, action: Action, level: str) -> bool:
@@ -104,6 +113,8 @@ def find(queryset: models.QuerySet[M], user: User | AnonymousUser, action: Actio
     except (ObjectDoesNotExist, ValidationError, ValueError) as exc:
         raise Http404 from exc
     level = _level(user, thing)
+    if not _allows(user, action, level):
+        refusals.about(thing)
     if not _allows(user, Action.SEE, level):
         raise Http404
     if not _allows(user, action, level):
@@ -114,6 +125,7 @@ def find(queryset: models.QuerySet[M], user: User | AnonymousUser, action: Actio
 def require(user: User | AnonymousUser, action: Action, thing: Any) -> None:
     """Raise `PermissionDenied` unless `user` may do `action` with `thing`."""
     if not can(user, action, thing):
+        refusals.about(thing)
         raise PermissionDenied(NOT_ALLOWED)
 
 

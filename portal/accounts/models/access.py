@@ -1,62 +1,17 @@
-"""Users, and the access lists that everything ownable points to."""
+"""Access lists: who owns a thing, and who else may see or edit it."""
 
 import uuid
 from typing import TYPE_CHECKING, Any, Self
 
-from django.conf import settings
-from django.contrib.auth.models import AbstractUser, UserManager
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+
+from portal.accounts.models.user import Role, User
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser
-
-
-class Role(models.TextChoices):
-    """What a person may do at most; the table is in `portal.accounts.permissions`."""
-
-    VIEWER = "viewer", _("Viewer")
-    USER = "user", _("User")
-    ADMIN = "admin", _("Admin")
-
-    @property
-    def rank(self) -> int:
-        return list(Role).index(self)
-
-
-class PortalUserManager(UserManager["User"]):
-    def create_superuser(
-        self, username: str, email: str | None = None, password: str | None = None, **extra: Any
-    ) -> "User":
-        return super().create_superuser(username, email, password, **{"role": Role.ADMIN, **extra})
-
-
-class User(AbstractUser):
-    """A person (or, later, a service account) with one role."""
-
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    role = models.CharField(_("role"), max_length=10, choices=Role.choices, default=Role.USER)
-    language = models.CharField(
-        _("language"), max_length=5, choices=settings.LANGUAGES, blank=True, help_text=_("Empty: as the browser asks.")
-    )
-
-    objects = PortalUserManager()  # type: ignore[misc]
-
-    class Meta:
-        ordering = ["username"]
-        constraints = [models.CheckConstraint(condition=Q(role__in=Role.values), name="user_role_is_known")]
-
-    def has_role(self, role: Role) -> bool:
-        """Whether this person's role is `role` or above it."""
-        return self.is_active and Role(self.role).rank >= role.rank
-
-    # Django admin asks these; the role answers, so that nobody keeps rights of a second kind.
-    def has_perm(self, perm: str, obj: Any = None) -> bool:
-        return self.has_role(Role.ADMIN)
-
-    def has_module_perms(self, app_label: str) -> bool:
-        return self.has_role(Role.ADMIN)
 
 
 class Visibility(models.TextChoices):
@@ -142,3 +97,49 @@ class Guarded(models.Model):
     @property
     def visibility(self) -> str:
         return self.access.visibility
+
+
+class Invitation(models.Model):
+    """An offer to join an access list at a level: to somebody who is here, or to whoever holds a mailed link.
+
+    Open until it is accepted, declined, withdrawn or past `expires_at`. Only the digest of the link's
+    token is stored.
+    """
+
+    class Answer(models.TextChoices):
+        ACCEPTED = "accepted", _("Accepted")
+        DECLINED = "declined", _("Declined")
+        WITHDRAWN = "withdrawn", _("Withdrawn")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    access = models.ForeignKey(AccessList, on_delete=models.CASCADE, related_name="invitations")
+    level = models.CharField(_("level"), max_length=10, choices=AccessGrant.Level.choices)
+    thing = models.CharField(max_length=200, help_text=_("What it is an invitation to, in words."))
+    user = models.ForeignKey(User, on_delete=models.CASCADE, null=True, related_name="invitations")
+    email = models.EmailField(_("email address"), blank=True)
+    token_digest = models.CharField(max_length=64, unique=True, help_text=_("SHA-256 of the link's token."))
+    invited_by = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField()
+    answer = models.CharField(max_length=10, choices=Answer.choices, blank=True)
+    answered_at = models.DateTimeField(null=True)
+    answered_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+
+    class Meta:
+        ordering = ["-created_at", "id"]
+        constraints = [
+            models.CheckConstraint(condition=Q(level__in=["editor", "viewer"]), name="invitation_level_is_known"),
+            models.CheckConstraint(condition=Q(user__isnull=False) | ~Q(email=""), name="invitation_is_for_somebody"),
+            models.CheckConstraint(
+                condition=Q(answer="", answered_at__isnull=True) | (~Q(answer="") & Q(answered_at__isnull=False)),
+                name="invitation_answered_at_a_time",
+            ),
+            models.UniqueConstraint(
+                fields=["access", "user"],
+                condition=Q(answer="", user__isnull=False),
+                name="one_open_invitation_a_person",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.thing}: {self.level}"
