@@ -1,0 +1,1 @@
+"""Sign-in and tokens of the identity provider (OpenID Connect)."""
