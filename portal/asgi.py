@@ -13,8 +13,9 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.conf import settings  # noqa: E402
 
 from executions import live  # noqa: E402
-from executions.routing import websocket_urlpatterns  # noqa: E402
 from portal.accounts.sockets import guarded  # noqa: E402
+from portal.lib.bodies import BoundedBody  # noqa: E402
+from portal.site.socket_urls import websocket_urlpatterns  # noqa: E402
 
 
 async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -35,7 +36,7 @@ async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 application = ProtocolTypeRouter(
     {
-        "http": django_application,
+        "http": BoundedBody(django_application),
         "websocket": guarded(URLRouter(websocket_urlpatterns)),
         "lifespan": lifespan,
     }

@@ -6,10 +6,13 @@ from django.urls import include, path
 urlpatterns = [
     path("", include("portal.site.urls")),
     path("", include("portal.accounts.urls")),
+    path("oidc/", include("portal.accounts.oidc.urls")),
     path("", include("crews.urls")),
     path("", include("executions.urls")),
+    path("", include("projects.urls")),
     path("api/", include("portal.site.api_urls")),
     path("admin/", admin.site.urls),
 ]
 
+handler400 = "portal.site.errors.bad_request"
 handler500 = "portal.site.errors.server_error"

@@ -2,14 +2,25 @@
 
 from typing import Any
 
+from csp.constants import SELF
+from csp.decorators import csp_update
 from django.http import Http404, HttpRequest, HttpResponseBase
 from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
 from rest_framework.views import APIView
 
-from portal.accounts.api import DeclaredAccess
+from portal.accounts.api import DeclaredAccess, PortalSession
 from portal.accounts.models import Role
 from portal.accounts.permissions import allow
+
+# ReDoc makes two style elements before it reads the page's nonce, one of them empty, and searches in a worker.
+REDOC = {
+    "style-src": [
+        "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='",
+        "'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='",
+    ],
+    "worker-src": [SELF, "blob:"],
+}
 
 
 class SchemaView(SpectacularAPIView):
@@ -21,6 +32,8 @@ class SchemaView(SpectacularAPIView):
 
 
 class _SwaggerView(SpectacularSwaggerSplitView):
+    authentication_classes = [PortalSession]  # a page, which no header opens or closes
+    template_name = "site/swagger.html"
     read_role = Role.VIEWER
     write_role = Role.ADMIN
     permission_classes = [DeclaredAccess]
@@ -28,6 +41,7 @@ class _SwaggerView(SpectacularSwaggerSplitView):
 
 
 class _RedocView(SpectacularRedocView):
+    authentication_classes = [PortalSession]
     template_name = "site/redoc.html"
     read_role = Role.VIEWER
     write_role = Role.ADMIN
@@ -47,6 +61,7 @@ def docs(request: HttpRequest) -> HttpResponseBase:
 
 
 @allow(Role.VIEWER)
+@csp_update(REDOC)
 def redoc(request: HttpRequest) -> HttpResponseBase:
     """The API in ReDoc."""
     return _redoc(request)

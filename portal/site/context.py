@@ -6,7 +6,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.utils import translation
 
-from portal.accounts.views import THEME_COOKIE, THEMES
+from portal.accounts.views.preferences import THEME_COOKIE, THEMES
 
 
 def site(request: HttpRequest) -> dict[str, Any]:
@@ -15,6 +15,8 @@ def site(request: HttpRequest) -> dict[str, Any]:
     return {
         "portal_version": settings.VERSION,
         "section": _section(request.path),
+        "portal_url": settings.PORTAL_URL,
+        "development_user": settings.DEVELOPMENT_USER,
         "theme": theme if theme in THEMES else "",
         "languages": [
             (code, translation.get_language_info(code)["name_local"], code == translation.get_language())

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import connection, connections, transaction
@@ -17,10 +16,12 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils.translation import gettext as _
 
 from crews.seed import seed_catalog, seed_demo
+from portal.accounts import people
 from portal.accounts.models import Role, User
 from portal.lib.env import ConfigError
 from portal.lib.processes import RunLock, free_port, holder, is_free, lock_file
 from portal.lib.supervisor import Part, manage
+from projects.library import seed_templates
 
 LOOPBACK = "127.0.0.1"
 FIRST_ADMIN = "admin"
@@ -53,9 +54,9 @@ def check_settings() -> None:
 
 
 def prepare() -> FirstAdmin | None:
-    """Bring the database up to date, with an admin, the catalog and the demo crews; safe beside others and to repeat.
+    """Bring the database up to date, with an admin, the catalog, the templates and the demo crews.
 
-    Returns the admin when there was none before. Raises `ConfigError`.
+    Safe beside others and to repeat. Returns the admin when there was none before. Raises `ConfigError`.
     """
     check_settings()
     with RunLock(lock_file("prepare")).acquire(lambda: time.sleep(0.1)):
@@ -64,6 +65,7 @@ def prepare() -> FirstAdmin | None:
         with transaction.atomic():
             made = _first_admin()
             seed_catalog()
+            seed_templates()
             if made:  # only once: a demo crew that was deleted stays deleted
                 seed_demo(made[0])
     connections.close_all()
@@ -80,17 +82,15 @@ def _first_admin() -> tuple[User, str] | None:
     if User.objects.filter(role=Role.ADMIN, is_active=True).exists():
         return None
     given = os.environ.get("PORTAL_ADMIN_PASSWORD", "")
-    if given:
-        try:
-            validate_password(given)
-        except ValidationError as exc:
-            raise ConfigError(f"PORTAL_ADMIN_PASSWORD: {' '.join(exc.messages)}") from exc
     password = given or secrets.token_urlsafe(12)
     name, number = FIRST_ADMIN, 1
-    while User.objects.filter(username=name).exists():
+    while User.objects.filter(username__iexact=name).exists():
         number += 1
         name = f"{FIRST_ADMIN}{number}"
-    user = User.objects.create_superuser(name, password=password)
+    try:
+        user = people.create_person(username=name, by=None, role=Role.ADMIN, password=password)
+    except ValidationError as exc:
+        raise ConfigError(f"PORTAL_ADMIN_PASSWORD: {' '.join(exc.messages)}") from exc
     return user, "" if given else password
 
 

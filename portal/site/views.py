@@ -16,18 +16,25 @@ from executions.views.lists import HEAVY
 from portal.accounts.models import Role
 from portal.accounts.permissions import allow
 from portal.lib.forms import Styled
+from projects.models import Project
+from projects.views.lists import with_stages
 
 RUNS = 8
 CREWS = 6
+PROJECTS = 4
 
 
 @allow(Role.VIEWER)
 @require_GET
 def home(request: HttpRequest) -> HttpResponse:
-    """Where one starts: crews to run (the person's latest first), the last runs, and whether the machine is ready."""
-    runs = Execution.objects.visible_to(request.user).select_related("created_by").defer(*HEAVY)
+    """Where one starts: the newest projects, what waits for a decision, crews to run (the person's latest first),
+    the last runs, and whether the machine is ready."""
+    seen = Execution.objects.visible_to(request.user)
+    runs = seen.select_related("created_by").defer(*HEAVY)
     crews = with_counts(Crew.objects.visible_to(request.user).filter(status=Crew.Status.ACTIVE))
+    projects = with_stages(Project.objects.visible_to(request.user).current())
     context = {
+        "projects": list(projects.order_by("-created_at", "-id")[:PROJECTS]),
         "runs": list(runs[:RUNS]),
         "crews": list(
             crews.annotate(ran_at=_last_run(request)).order_by(F("ran_at").desc(nulls_last=True), "name")[:CREWS]
@@ -35,8 +42,8 @@ def home(request: HttpRequest) -> HttpResponse:
         "avatars": AVATARS,
         "workers": list(Worker.objects.alive()),
         "embedded": embedded(),
-        "waiting": Execution.objects.filter(status=Status.PENDING).count(),
-        "running": Execution.objects.filter(status=Status.RUNNING).count(),
+        "waiting": seen.filter(status=Status.PENDING).count(),
+        "running": seen.filter(status=Status.RUNNING).count(),
     }
     return render(request, "site/home.html", context)
 

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from django import template
+from django.contrib.auth.models import AnonymousUser
 from django.utils import formats, timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -13,12 +14,35 @@ from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from portal.accounts.models import Role, User
+from portal.lib.browsers import browser_of
 from portal.lib.markdown import render
 
 register = template.Library()
 
 HUES = 6
 JUST_NOW_SECONDS = 45
+
+
+@register.filter
+def has_role(user: User | AnonymousUser, role: str) -> bool:
+    """Whether who looks at the page acts as `role` or above it (`User.has_role`): what to show them."""
+    return isinstance(user, User) and user.has_role(Role(role))
+
+
+@register.filter
+def browser(user_agent: str) -> str:
+    """Which browser on which system, in words: `Firefox on Windows`."""
+    found = browser_of(user_agent or "")
+    if found.name and found.system:
+        return _("%(browser)s on %(system)s") % {"browser": found.name, "system": found.system}
+    return found.name or found.system or _("Unknown browser")
+
+
+@register.filter
+def is_handheld(user_agent: str) -> bool:
+    """Whether a telephone or tablet sent `user_agent`."""
+    return browser_of(user_agent or "").is_handheld
 
 
 @register.filter
@@ -44,6 +68,15 @@ def ago(at: datetime | None) -> SafeString:
     text = _("just now") if seconds < JUST_NOW_SECONDS else _("%(time)s ago") % {"time": timesince(at, depth=1)}
     title = formats.date_format(timezone.localtime(at), "DATETIME_FORMAT")
     return format_html('<time datetime="{}" title="{}" data-moment>{}</time>', at.isoformat(), title, text)
+
+
+@register.simple_tag
+def moment(at: datetime | None, to: str = "minute") -> SafeString:
+    """A day and time `to` the minute or the second, as `<time>`; in the reader's zone by time.js."""
+    if at is None:
+        return SafeString("–")
+    text = formats.date_format(timezone.localtime(at), "SHORT_DATETIME_FORMAT")
+    return format_html('<time datetime="{}" data-full="{}">{}</time>', at.isoformat(), to, text)
 
 
 @register.simple_tag

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,13 @@ from typing import Any
 import uvicorn
 from django.conf import settings
 from django.contrib.staticfiles.finders import get_finders
+from django.core.checks import Error
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
 from portal.lib.processes import AlreadyRunning, RunLock, is_free, lock_file
+from portal.lib.serving import MAX_FRAME_BYTES, BoundedHttp
+from portal.site.checks import every_route_declares_its_access
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,7 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []  # `up` and the tests check; a part should start quickly
 
     def handle(self, *args: Any, **options: Any) -> None:
+        refuse_open_doors(every_route_declares_its_access())
         host, port = settings.PORTAL_HOST, settings.PORTAL_PORT
         # Without Redis live news reaches one web process only; with it there may be several.
         name = f"web-{port}" if settings.REDIS_URL else "web"
@@ -36,22 +39,27 @@ class Command(BaseCommand):
             raise CommandError(str(exc)) from exc
 
 
+def refuse_open_doors(faults: list[Error]) -> None:
+    """Raise `CommandError` for a route that does not say who may use it: nothing is served then."""
+    if faults:
+        raise CommandError("\n".join(str(fault.msg) for fault in faults))
+
+
 def serve(host: str, port: int) -> None:
     """Answer until SIGTERM or SIGINT."""
-    trusted = os.environ.get("FORWARDED_ALLOW_IPS", "")
     uvicorn.run(
         "portal.asgi:application",
         host=host,
         port=port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHttp,
         ws="websockets-sansio",
+        ws_max_size=MAX_FRAME_BYTES,
         ws_ping_interval=20,
         ws_ping_timeout=20,
         lifespan="on",
-        # Headers that say who the client is are believed from named proxies only.
-        proxy_headers=bool(trusted),
-        forwarded_allow_ips=trusted or None,
+        # Whose headers about the client are believed, PORTAL_TRUSTED_PROXIES says (`portal.lib.addresses`).
+        proxy_headers=False,
         server_header=False,
         access_log=False,
         log_config=None,
