@@ -55,13 +55,6 @@ def save_crew(crew: Crew, *, agents: Iterable[Agent] | None = None) -> Crew:
     return crew
 
 
-def set_visibility(thing: Agent | Crew, visibility: str) -> None:
-    """Share an agent or a crew with everybody, or take that back."""
-    thing.access.visibility = visibility
-    thing.access.full_clean()
-    thing.access.save(update_fields=["visibility"])
-
-
 def set_members(*, crew: Crew, agents: Iterable[Agent]) -> None:
     """Make `agents`, in that order, the members of `crew`.
 
@@ -140,8 +133,8 @@ def delete_agent(*, agent: Agent) -> None:
     crews = crews | Crew.objects.filter(tasks__agent=agent)
     if users := list(crews.distinct().select_related("access")):
         own = [crew.name for crew in users if crew.access.owner_id == agent.access.owner_id]
-        others = len(users) - len(own)
-        named = own + ([_("%(n)d crews of other people") % {"n": others}] if others else [])
+        # Which those are, and how many, is for them to tell.
+        named = own + ([_("crews of other people")] if len(own) < len(users) else [])
         raise Conflict(
             _("“%(agent)s” still works in: %(crews)s.") % {"agent": agent, "crews": ", ".join(named)},
             code="agent_in_use",

@@ -1,35 +1,41 @@
 """Definitions in Django admin: the same checks as everywhere (`Model.clean`, `crews.validation`, `crews.actions`)."""
 
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
-from django.db import transaction
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, StackedInline, TabularInline
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminSelectWidget
 
-from crews import actions, catalog_actions, extensions, providers
+from crews import actions, catalog_actions, extensions
+from crews.forms import PrivateNetwork
 from crews.models import Agent, Crew, CrewInput, CrewMember, LLMFallback, LLMModel, LLMProvider, Task, Tool
 from crews.validation import context_errors, problems_of
-from portal.accounts.models import AccessList, User, Visibility
+from portal.accounts import sharing
+from portal.accounts.models import AccessList, Role, User, Visibility
+from portal.accounts.permissions import person
+from portal.lib.admin import RefusingAdmin
 from portal.lib.problems import Conflict
 
 
 class GuardedForm(forms.ModelForm):
     """Owner and visibility, which stand in the access list, as fields of the thing itself."""
 
-    owner = forms.ModelChoiceField(User.objects.all(), label=_("owner"), widget=UnfoldAdminSelectWidget)
+    owner = forms.ModelChoiceField(User.objects.none(), label=_("owner"), widget=UnfoldAdminSelectWidget)
     visibility = forms.ChoiceField(
         choices=Visibility.choices, label=_("visibility"), initial=Visibility.PRIVATE, widget=UnfoldAdminSelectWidget
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        may_own = Q(is_active=True, role__in=[Role.USER, Role.ADMIN])
+        if not self.instance._state.adding:
+            may_own |= Q(pk=self.instance.access.owner_id)
+        cast(forms.ModelChoiceField, self.fields["owner"]).queryset = User.objects.filter(may_own)
         if not self.instance._state.adding:
             self.fields["owner"].initial = self.instance.access.owner_id
             self.fields["visibility"].initial = self.instance.access.visibility
@@ -47,11 +53,14 @@ class GuardedAdmin(ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         wanted = {"owner": form.cleaned_data["owner"], "visibility": form.cleaned_data["visibility"]}
-        if change:
-            AccessList.objects.filter(pk=obj.access_id).update(**wanted)
-        else:
+        if not change:
             obj.access = AccessList.objects.create(**wanted)
         super().save_model(request, obj, form, change)
+        if change:
+            by = person(request)
+            if wanted["owner"] != obj.owner:
+                sharing.hand_on(obj, to=wanted["owner"], by=by)
+            sharing.set_visibility(obj, wanted["visibility"], by=by)
 
     @admin.display(description=_("owner"), ordering="access__owner__username")
     def owner(self, thing: Any) -> str:
@@ -60,39 +69,6 @@ class GuardedAdmin(ModelAdmin):
     @admin.display(description=_("visibility"), ordering="access__visibility")
     def visibility(self, thing: Any) -> str:
         return str(thing.access.get_visibility_display())
-
-
-class RefusingAdmin(ModelAdmin):
-    """Base of what an action deletes: what it would refuse is shown before, as Django shows what is protected."""
-
-    def why_not_deletable(self, thing: Any) -> str:
-        """The sentence with which the action would refuse; empty when it would not. Deletes nothing."""
-        try:
-            with transaction.atomic():
-                self.remove(thing)
-                transaction.set_rollback(True)
-        except Conflict as conflict:
-            return conflict.detail
-        return ""
-
-    def remove(self, thing: Any) -> None:
-        """Delete `thing` by its action. Every subclass names its own; raises `Conflict` when the action refuses."""
-        raise NotImplementedError
-
-    def get_deleted_objects(self, objs: Iterable[Any], request: HttpRequest) -> tuple[Any, Any, Any, Any]:
-        to_delete, count, perms, protected = super().get_deleted_objects(list(objs), request)
-        for thing in list(objs):
-            if why := self.why_not_deletable(type(thing).objects.get(pk=thing.pk)):
-                protected = [*protected, why]
-        return to_delete, count, perms, protected
-
-    def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        self.remove(obj)
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        with transaction.atomic():
-            for thing in queryset:
-                self.remove(thing)
 
 
 class MemberInline(TabularInline):
@@ -164,14 +140,14 @@ class CrewAdmin(GuardedAdmin, RefusingAdmin):
         for problem in problems_of(form.instance):
             messages.warning(request, problem.detail)
 
-    def why_not_deletable(self, thing: Crew) -> str:
+    def why_not_deletable(self, thing: Crew, request: HttpRequest) -> str:
         try:
             extensions.require_deletable(thing)
         except Conflict as conflict:
             return conflict.detail
         return ""
 
-    def remove(self, thing: Crew) -> None:
+    def remove(self, thing: Crew, request: HttpRequest) -> None:
         actions.delete_crew(crew=thing)
 
 
@@ -183,7 +159,7 @@ class AgentAdmin(GuardedAdmin, RefusingAdmin):
     autocomplete_fields = ["llm_model"]
     filter_horizontal = ["tools"]
 
-    def remove(self, thing: Agent) -> None:
+    def remove(self, thing: Agent, request: HttpRequest) -> None:
         actions.delete_agent(agent=thing)
 
 
@@ -213,7 +189,7 @@ class ToolAdmin(ModelAdmin):
         return False
 
 
-class ProviderForm(forms.ModelForm):
+class ProviderForm(PrivateNetwork):
     """A provider; its key is only ever written, and an empty field keeps the stored one."""
 
     new_key = forms.CharField(
@@ -239,8 +215,8 @@ class ProviderForm(forms.ModelForm):
 class LLMProviderAdmin(RefusingAdmin):
     form = ProviderForm
     exclude = ["api_key"]
-    list_display = ["name", "kind", "api_base", "key_is_stored", "enabled"]
-    list_filter = ["kind", "enabled"]
+    list_display = ["name", "kind", "api_base", "allow_private", "key_is_stored", "enabled"]
+    list_filter = ["kind", "enabled", "allow_private"]
     search_fields = ["name", "api_base"]
     actions = ["test"]
 
@@ -253,13 +229,13 @@ class LLMProviderAdmin(RefusingAdmin):
         if obj.key_was_dropped:
             messages.warning(request, _("The stored key was dropped, because it was given for another host."))
 
-    def remove(self, thing: LLMProvider) -> None:
+    def remove(self, thing: LLMProvider, request: HttpRequest) -> None:
         catalog_actions.delete_provider(provider=thing)
 
     @admin.action(description=_("Test the selected providers"))
     def test(self, request: HttpRequest, queryset: QuerySet[LLMProvider]) -> None:
         for provider in queryset:
-            report = providers.test(provider)
+            report = catalog_actions.test_provider(provider, by=person(request))
             tell = messages.success if report.ok else messages.warning
             tell(request, f"{provider}: {report.detail}")
 
@@ -288,5 +264,5 @@ class LLMModelAdmin(RefusingAdmin):
     def can_run(self, model: LLMModel) -> bool:
         return model.is_runnable
 
-    def remove(self, thing: LLMModel) -> None:
+    def remove(self, thing: LLMModel, request: HttpRequest) -> None:
         catalog_actions.delete_model(model=thing)

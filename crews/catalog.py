@@ -41,6 +41,7 @@ class Provider:
     models: tuple[Entry, ...]
     needs_key: bool = True
     enabled: bool = True
+    is_near: bool = False  # on the person's own machine
 
 
 PROVIDERS = (
@@ -143,7 +144,10 @@ PROVIDERS = (
         ),
     ),
     # Served on the person's own machine: they switch it on and add the models they have pulled.
-    Provider("Ollama", Kind.OPENAI_COMPATIBLE, "http://127.0.0.1:11434/v1", (), needs_key=False, enabled=False),
+    Provider(
+        "Ollama", Kind.OPENAI_COMPATIBLE, "http://127.0.0.1:11434/v1", (),
+        needs_key=False, enabled=False, is_near=True,
+    ),
 )  # fmt: skip
 
 

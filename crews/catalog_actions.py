@@ -7,7 +7,10 @@ from django.db import transaction
 from django.db.models import ProtectedError
 from django.utils.translation import gettext as _
 
+from crews import providers
 from crews.models import EMBEDDED, Agent, Crew, LLMFallback, LLMModel, LLMProvider
+from portal.accounts import audit
+from portal.accounts.models import User
 from portal.lib.problems import Conflict
 
 
@@ -56,6 +59,13 @@ def delete_model(*, model: LLMModel) -> None:
             code="model_in_use",
             hint=_("Switch it off instead, so that their history stays whole."),
         ) from exc
+
+
+def test_provider(provider: LLMProvider, *, by: User) -> providers.Report:
+    """Reach the provider with its key; the health of its models follows."""
+    report = providers.test(provider)
+    audit.record("provider.tested", by=by, target=provider, after={"ok": report.ok, "detail": report.detail})
+    return report
 
 
 def delete_provider(*, provider: LLMProvider) -> None:

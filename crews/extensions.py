@@ -7,8 +7,9 @@ import uuid
 from collections.abc import Callable, Iterable
 
 from crews.models import Crew, Task
+from portal.accounts.models import User
 
-TaskStatuses = Callable[[Iterable[uuid.UUID]], dict[uuid.UUID, str]]
+TaskStatuses = Callable[[Iterable[uuid.UUID], User], dict[uuid.UUID, str]]
 DeletionGuard = Callable[[Crew], None]
 
 _deletion_guards: list[DeletionGuard] = []
@@ -32,10 +33,10 @@ def provide_task_statuses(source: TaskStatuses) -> None:
     _task_statuses[:] = [source]
 
 
-def with_statuses(tasks: Iterable[Task]) -> list[Task]:
-    """The tasks, each with its latest run's `status` (None: never ran). One query for all of them."""
+def with_statuses(tasks: Iterable[Task], user: User) -> list[Task]:
+    """The tasks, each with its `status` in the latest run that `user` may see (None: there is none). One query."""
     listed = list(tasks)
-    known = _task_statuses[0]([task.pk for task in listed]) if _task_statuses and listed else {}
+    known = _task_statuses[0]([task.pk for task in listed], user) if _task_statuses and listed else {}
     for task in listed:
         task.status = known.get(task.pk)
     return listed

@@ -57,7 +57,7 @@ class CrewForm(Styled, forms.ModelForm):
             "description": forms.Textarea(attrs={"data-rows": 2}),
         }
 
-    def __init__(self, *args: Any, user: User, may_share: bool = True, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         crew = self.instance
         self.is_new = crew._state.adding
@@ -67,11 +67,10 @@ class CrewForm(Styled, forms.ModelForm):
         agents.empty_label = _("None: the engine's own manager, on the model below")  # type: ignore[attr-defined]
         only_model(self, "manager_llm_model", _("None"))
         self.fields["is_active"].initial = crew.status == Crew.Status.ACTIVE
-        if may_share and not self.is_new:
-            self.fields["is_shared"].initial = crew.visibility == Visibility.SHARED
-        elif not may_share:
+        if not self.is_new:
+            # Who sees an existing crew is changed where its other access stands.
             del self.fields["is_shared"]
-        if self.is_new:
+        else:
             for name in ("max_duration_seconds", "task_timeout_seconds", "max_llm_calls", "is_active", *QUESTIONS):
                 del self.fields[name]
 
@@ -85,14 +84,10 @@ class CrewForm(Styled, forms.ModelForm):
         }
 
     def save_settings(self) -> Crew:
-        """Save an existing crew and who may see it."""
+        """Save an existing crew."""
         crew = self.save(commit=False)
         crew.status = Crew.Status.ACTIVE if self.cleaned_data["is_active"] else Crew.Status.INACTIVE
         crew.save()
-        if "is_shared" in self.fields:
-            shared = self.cleaned_data["is_shared"]
-            crew.access.visibility = Visibility.SHARED if shared else Visibility.PRIVATE
-            crew.access.save(update_fields=["visibility"])
         return crew
 
     def create(self, *, by: User) -> Crew:
@@ -253,7 +248,35 @@ class InputForm(Styled, forms.ModelForm):
         return definition
 
 
-class ProviderForm(Styled, forms.ModelForm):
+class PrivateNetwork(forms.ModelForm):
+    """Base of forms of a provider: leave to go to private networks is for the address for which it was ticked.
+
+    The form says for which (`private_for`). Where that is another than the one that is sent, the tick is
+    taken back and asked for again.
+    """
+
+    private_for = forms.CharField(required=False, widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial["private_for"] = "" if self.instance._state.adding else self.instance.origin
+
+    def clean(self) -> dict[str, Any]:
+        super().clean()
+        self.instance.private_given_for = self.cleaned_data.get("private_for", "")
+        return self.cleaned_data
+
+    def _post_clean(self) -> None:
+        super()._post_clean()  # type: ignore[misc]
+        if not self.instance.private_was_dropped:
+            return
+        shown = {name: value for name, value in self.data.items() if name != self.add_prefix("allow_private")}
+        self.data = {**shown, self.add_prefix("private_for"): self.instance.origin}
+        message = _("The address has changed. Tick this again if the new one is in a private network too.")
+        self.add_error("allow_private", ValidationError(message, code="address_changed"))
+
+
+class ProviderForm(Styled, PrivateNetwork):
     """A provider of models. The key is only ever written: an empty field keeps the one that is stored."""
 
     api_key = forms.CharField(
@@ -263,13 +286,13 @@ class ProviderForm(Styled, forms.ModelForm):
 
     class Meta:
         model = LLMProvider
-        fields = ["name", "kind", "api_base", "needs_key", "enabled"]
+        fields = ["name", "kind", "api_base", "allow_private", "needs_key", "enabled"]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         kinds = LLMProvider.Kind
         if self.instance.kind == kinds.EMBEDDED:
-            for name in ("kind", "api_base", "needs_key", "api_key", "forget_key"):
+            for name in ("kind", "api_base", "allow_private", "private_for", "needs_key", "api_key", "forget_key"):
                 del self.fields[name]
             return
         self.fields["kind"].choices = [  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """Asking a provider whether it can be reached and what it serves."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from django.conf import settings
 from django.utils import timezone
@@ -9,6 +9,7 @@ from django.utils.translation import gettext as _
 
 from crews.models import LLMModel, LLMProvider
 from portal.lib import outgoing
+from portal.lib.redaction import redact
 
 TIMEOUT = 10.0  # seconds for each step of a request
 MAX_MODELS = 500
@@ -35,6 +36,8 @@ class Report:
 def test(provider: LLMProvider) -> Report:
     """Reach the provider with its key, and write what was found to the health of its models."""
     report = _report(provider)
+    # Some servers repeat the key that they refuse.
+    report = replace(report, detail=redact(str(report.detail)))
     now = timezone.now()
     models = list(provider.llm_models.all())
     for model in models:
@@ -57,7 +60,7 @@ def _report(provider: LLMProvider) -> Report:
     base = api_base(provider)
     if base:
         headers = {"Authorization": f"Bearer {provider.api_key}"} if provider.has_key else {}
-        return _ask(f"{base}/models", headers)
+        return _ask(f"{base}/models", headers, allow_private=provider.may_go_private)
     prefixes = {model.route.partition("/")[0] for model in provider.llm_models.all()} & _TRANSLATED.keys()
     if not prefixes or provider.api_base:
         return Report(None, _("This provider cannot be asked what it serves: start a run with one of its models."))
@@ -65,9 +68,9 @@ def _report(provider: LLMProvider) -> Report:
     return _ask(address, {**headers, key_header: provider.api_key})
 
 
-def _ask(url: str, headers: dict[str, str]) -> Report:
+def _ask(url: str, headers: dict[str, str], *, allow_private: bool = False) -> Report:
     try:
-        answer = outgoing.get(url, headers=headers, timeout=TIMEOUT)
+        answer = outgoing.get(url, headers=headers, allow_private=allow_private, timeout=TIMEOUT)
     except outgoing.Unreachable as exc:
         return Report(False, str(exc))
     if answer.status in {401, 403}:

@@ -74,6 +74,7 @@ def _seed_provider(provider: catalog.Provider) -> None:
         api_base=provider.api_base,
         needs_key=provider.needs_key,
         enabled=provider.enabled,
+        allow_private=provider.is_near,
     )
     for entry in provider.models:
         price_in, price_out = entry.prices

@@ -1,5 +1,8 @@
 """Field filters of lists."""
 
+import uuid
+from typing import Any
+
 from django_filters import rest_framework as filters
 
 from crews.models import Agent, Crew, LLMModel, LLMProvider, Task, Tool
@@ -12,11 +15,16 @@ class OwnedFilter(filters.FilterSet):
 
 class AgentFilter(OwnedFilter):
     llm_model = filters.CharFilter(field_name="llm_model_id", label="Catalog id")
-    crew_id = filters.UUIDFilter(field_name="memberships__crew_id", label="Members of this crew")
+    crew_id = filters.UUIDFilter(method="of_crew", label="Members of this crew")
 
     class Meta:
         model = Agent
         fields = ["role", "llm_model", "crew_id", "owner_id", "visibility"]
+
+    def of_crew(self, agents: Any, name: str, crew: uuid.UUID) -> Any:
+        """Who may not see a crew does not learn who works in it, either."""
+        visible = Crew.objects.visible_to(self.request.user).filter(pk=crew)
+        return agents.filter(memberships__crew__in=visible)
 
 
 class CrewFilter(OwnedFilter):

@@ -12,6 +12,7 @@ from rest_framework import serializers
 from crews import actions, catalog_actions
 from crews.api.fields import IdList
 from crews.models import Agent, Crew, CrewInput, LLMModel, LLMProvider, Task, Tool
+from portal.accounts import sharing
 from portal.accounts.models import User, Visibility
 from portal.accounts.permissions import Action, require
 from portal.lib.problems import FieldError, InvalidValues, model_errors
@@ -84,8 +85,7 @@ class GuardedSerializer(DefinitionSerializer[M]):
 
     def share(self, instance: Any, visibility: str | None) -> None:
         if visibility is not None and visibility != instance.visibility:
-            require(self.person, Action.SHARE, instance)
-            actions.set_visibility(instance, visibility)
+            sharing.set_visibility(instance, visibility, by=self.person)
 
 
 class AgentSerializer(GuardedSerializer[Agent]):
@@ -296,15 +296,21 @@ class LLMProviderSerializer(DefinitionSerializer[LLMProvider]):
             "api_key",
             "has_key",
             "needs_key",
+            "allow_private",
             "enabled",
             "created_at",
             "notice",
         ]
 
     def get_notice(self, provider: LLMProvider) -> str:
-        if not provider.key_was_dropped:
-            return ""
-        return _("The stored key was dropped, because it was given for another host. Enter the key of the new one.")
+        said = []
+        if provider.key_was_dropped:
+            said.append(
+                _("The stored key was dropped, because it was given for another host. Enter the key of the new one.")
+            )
+        if provider.private_was_dropped:
+            said.append(_("Requests to private networks were allowed for another host, and are not for this one."))
+        return " ".join(said)
 
     def create(self, validated_data: dict[str, Any]) -> LLMProvider:
         return self._save(LLMProvider(), validated_data)
@@ -314,6 +320,8 @@ class LLMProviderSerializer(DefinitionSerializer[LLMProvider]):
 
     def _save(self, provider: LLMProvider, attrs: dict[str, Any]) -> LLMProvider:
         provider = self.assigned(provider, attrs)
+        if "allow_private" in self.initial_data:
+            provider.private_given_for = provider.origin
         provider.full_clean()
         provider.save()
         return provider

@@ -4,6 +4,8 @@ from django.urls import path
 from rest_framework.routers import SimpleRouter
 
 from crews.api import views
+from crews.models import Agent, Crew
+from portal.accounts.rest import access
 
 router = SimpleRouter(trailing_slash=False, use_regex_path=False)
 router.register("agents", views.AgentViewSet, basename="agent")
@@ -21,5 +23,7 @@ _input = views.CrewInputViewSet.as_view(
 urlpatterns = [
     path("crews/<uuid:crew_id>/inputs", _inputs, name="crew-inputs"),
     path("crews/<uuid:crew_id>/inputs/<uuid:input_id>", _input, name="crew-input"),
+    *access.routes("crews", Crew, "crew"),
+    *access.routes("agents", Agent, "agent"),
     *router.urls,
 ]

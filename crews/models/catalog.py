@@ -12,6 +12,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from crews.llm_config import validate_llm_config
+from portal.lib import outgoing
 from portal.lib.crypto import EncryptedTextField
 
 EMBEDDED = "embedded"
@@ -25,16 +26,21 @@ def validate_route(route: str) -> None:
 
 
 def validate_api_base(address: str) -> None:
-    """An http(s) address of a host, by whatever name: `http://ollama:11434/v1` too. No password in it."""
+    """An http(s) address of a host, by whatever name: `http://ollama:11434/v1` too. No password in it.
+
+    Only its form: whether requests may go there is said with the provider's `allow_private`.
+    """
     try:
         parts = urlsplit(address)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        extras = parts.username or parts.password or parts.query or parts.fragment
     except ValueError:  # a port that is no number, or half an IPv6 address
-        usable = False
-    if not usable or any(character.isspace() for character in address):
-        raise ValidationError(_("Give an address like https://api.example.com/v1"), code="bad_address")
-    if parts.username or parts.password or parts.query or parts.fragment:
+        extras = None
+    if extras:
         raise ValidationError(_("Only the address: a key has a field of its own."), code="bad_address")
+    try:
+        outgoing.parse(address)
+    except outgoing.BadAddress as exc:
+        raise ValidationError(str(exc), code="bad_address") from exc
 
 
 class LLMProvider(models.Model):
@@ -58,9 +64,16 @@ class LLMProvider(models.Model):
     api_key = EncryptedTextField(_("API key"), blank=True, default="")
     needs_key = models.BooleanField(_("needs a key"), default=True)
     enabled = models.BooleanField(_("enabled"), default=True)
+    allow_private = models.BooleanField(
+        _("in a private network"),
+        default=False,
+        help_text=_("Requests may go to loopback and private addresses. Elsewhere they are refused."),
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
-    key_was_dropped = False
+    # What `clean` did beside checking; and for which origin `allow_private` is meant, where that is known.
+    key_was_dropped = private_was_dropped = False
+    private_given_for = ""
 
     class Meta:
         ordering = ["name"]
@@ -79,16 +92,25 @@ class LLMProvider(models.Model):
         return bool(self.api_key)
 
     @property
-    def origin(self) -> tuple[str, str]:
-        """Scheme and host to which the key goes."""
-        parts = urlsplit(self.api_base)
-        return parts.scheme, parts.netloc.lower()
+    def origin(self) -> str:
+        """Scheme, host and port to which the key goes; empty where the route alone says it."""
+        try:
+            where = outgoing.parse(self.api_base)
+        except outgoing.BadAddress:  # what is stored from before it was checked, or is being refused
+            return self.api_base
+        return f"{where.scheme}://{where.host}:{where.port}"
+
+    @property
+    def may_go_private(self) -> bool:
+        """Whether requests may go to loopback and private addresses; the embedded model is the portal's own."""
+        return self.allow_private or self.kind == self.Kind.EMBEDDED
 
     def clean(self) -> None:
-        """An address where one is needed, one embedded provider, and no key that follows to another host.
+        """An address where one is needed and may be, one embedded provider, and nothing that follows to another host.
 
         A key was given for the host it was given for: when the host changes and the key does not, it
-        is dropped, and `key_was_dropped` says so.
+        is dropped, and `key_was_dropped` says so. So is the leave to go to private networks, unless it
+        was given for the new host (`private_given_for`).
         """
         super().clean()
         stored = None if self._state.adding else LLMProvider.objects.filter(pk=self.pk).first()
@@ -105,6 +127,21 @@ class LLMProvider(models.Model):
         if stored and stored.origin != self.origin and self.api_key and self.api_key == stored.api_key:
             self.api_key = ""
             self.key_was_dropped = True
+        if stored and stored.origin != self.origin and stored.allow_private and self.allow_private:
+            self.private_was_dropped = self.private_given_for != self.origin
+            self.allow_private = not self.private_was_dropped
+        self._check_reach()
+
+    def _check_reach(self) -> None:
+        """Refuse an address that requests would be refused to, as far as that shows without a name server."""
+        if not self.api_base or self.kind == self.Kind.EMBEDDED:
+            return
+        try:
+            outgoing.check(self.api_base, allow_private=self.allow_private)
+        except outgoing.BadAddress:
+            return  # the field says so itself
+        except outgoing.Refused as exc:
+            raise ValidationError({"api_base": ValidationError(str(exc), code="private_address")}) from exc
 
 
 class LLMModel(models.Model):

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from crews import catalog_actions, providers
+from crews import catalog_actions
 from crews.embedded import files
 from crews.embedded.serve import Serving, serving
 from crews.embedded.specs import SPECS, ModelSpec
@@ -18,7 +18,7 @@ from crews.forms import ModelForm, ProviderForm
 from crews.models import EMBEDDED, LLMModel, LLMProvider
 from crews.views.crews import status_of
 from portal.accounts.models import Role
-from portal.accounts.permissions import allow
+from portal.accounts.permissions import allow, person
 from portal.lib.problems import Problem
 
 
@@ -115,7 +115,7 @@ def _provider_form(request: HttpRequest, provider: LLMProvider | None) -> HttpRe
 def provider_test(request: HttpRequest, pk: Any) -> HttpResponse:
     """Reach the provider with its key; the health of its models follows."""
     provider = get_object_or_404(LLMProvider, pk=pk)
-    report = providers.test(provider)
+    report = catalog_actions.test_provider(provider, by=person(request))
     say = {True: messages.success, False: messages.error, None: messages.info}[report.ok]
     say(request, f"{provider.name}: {report.detail}")
     return redirect("crews:provider-list")

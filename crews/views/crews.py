@@ -20,6 +20,7 @@ from crews.models import Agent, Crew, CrewMember, Task
 from crews.validation import problems_of
 from portal.accounts.models import Role
 from portal.accounts.permissions import Action, allow, can, find, person
+from portal.accounts.views.access import panel_of
 from portal.lib.pages import page_of
 from portal.lib.problems import FieldError, Problem
 
@@ -89,7 +90,7 @@ def crew_settings(request: HttpRequest, pk: str) -> HttpResponse:
     """The crew's own settings, edited in place."""
     user = person(request)
     crew = find(Crew.objects.all(), user, Action.CHANGE, pk=pk)
-    form = CrewForm(request.POST or None, instance=crew, user=user, may_share=can(user, Action.SHARE, crew))
+    form = CrewForm(request.POST or None, instance=crew, user=user)
     if request.method == "POST" and form.is_valid():
         form.save_settings()
         messages.success(request, _("Saved."))
@@ -177,6 +178,7 @@ def show(request: HttpRequest, crew: Crew, open_form: OpenForm | None = None) ->
         "may_make": person(request).has_role(Role.USER),
         "own_agents": own_agents,
         "open": open_form,
+        "panel": panel_of(request, crew),
     }
     template = "crews/crew_detail.html"
     if request.headers.get("HX-Target") == "editor":

@@ -53,9 +53,9 @@ def _back(crew: Crew, anchor: str = "") -> HttpResponse:
 def agent_add(request: HttpRequest, pk: Any) -> HttpResponse:
     """A new agent in the crew, or one that exists (`agent`)."""
     crew, user = _crew(request, pk), person(request)
-    choosable = Agent.objects.visible_to(user).exclude(memberships__crew=crew)
+    others = Agent.objects.exclude(memberships__crew=crew)
     if chosen := request.POST.get("agent"):
-        agent = find(choosable, user, Action.SEE, pk=chosen)
+        agent = find(others, user, Action.SEE, pk=chosen)
         try:
             actions.set_members(crew=crew, agents=[*members_of(crew), agent])
         except ValidationError as error:
@@ -72,7 +72,7 @@ def agent_add(request: HttpRequest, pk: Any) -> HttpResponse:
         if made is not None:
             messages.success(request, _("%(role)s joined the crew.") % {"role": made.role})
             return _back(crew, f"agent-{made.pk}")
-    return show(request, crew, OpenForm(f"agent-{NEW}", form, existing=choosable[:CHOICES]))
+    return show(request, crew, OpenForm(f"agent-{NEW}", form, existing=others.visible_to(user)[:CHOICES]))
 
 
 @allow(Role.USER)
