@@ -2,39 +2,44 @@
 
     POST /v1/chat/completions   streamed or not; `model` is `role:<agent key>` or a catalog id
     GET  /v1/models
-    POST /v1/tools/{name}       {"arguments": {…}} → {"result": "…"}
+    POST /v1/tools/{name}       {"arguments": {…}} → {"result": "…"}; for runs alone
     GET  /health
 
-`Authorization: Bearer run_…` names the attempt that calls. Errors have OpenAI's shape, with the
-portal's own `code`.
+`Authorization: Bearer run_…` names the attempt of a run that calls. People and scripts call models with an
+API key (`ap_…`) or an access token of the identity provider: without a run there is no journal and no
+log, only the ledger, and the budgets of the person and of the key. Errors have OpenAI's shape, with
+the portal's own `code`.
 """
 
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError
+from django.utils.translation import gettext as _
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from executions.engines.protocol import HEADER_ORDINAL, HEADER_ROLE, HEADER_TASK
-from executions.gateway import journal, tokens
-from executions.gateway.catalog import ROLE, Caller, Run, Target, is_wanted
+from executions.gateway import journal
+from executions.gateway.callers import CALL, LIST, Visitor, counted, ended, identify
+from executions.gateway.catalog import ROLE, Caller, Run, Target
 from executions.gateway.client import Client
 from executions.gateway.exchange import Exchange
 from executions.gateway.faults import Refusal
 from executions.gateway.orders import Order
 from executions.gateway.state import State, needs_litellm
 from executions.gateway.tools import ToolOrder, Tools
+from portal.accounts import watch
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +58,8 @@ def application() -> Starlette:
         Route("/v1/tools/{name}", _tool, methods=["POST"]),
         Route("/health", _health, methods=["GET"]),
     ]
-    return Starlette(routes=routes, lifespan=_lifespan, exception_handlers={Refusal: _refused})  # type: ignore[dict-item]
+    handlers: Any = {Refusal: _refused, HTTPException: _no_route}
+    return Starlette(routes=routes, lifespan=_lifespan, exception_handlers=handlers)
 
 
 @asynccontextmanager
@@ -69,17 +75,6 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
             loading.cancel()
         app.state.tools.close()
         await state.close()
-
-
-def _caller(headers: dict[bytes, bytes]) -> Caller:
-    """Whose request it is. Raises `Refusal`."""
-    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise Refusal(401, "missing_token", "Send the run's token: Authorization: Bearer run_…")
-    try:
-        return Caller(*tokens.read(token.strip()))
-    except tokens.InvalidToken:
-        raise Refusal(401, "invalid_token", "This token was not issued here.") from None
 
 
 @dataclass(frozen=True)
@@ -123,25 +118,52 @@ class _ChatCompletions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
+        try:
+            visitor = await identify(request, CALL)
+            with counted(visitor):
+                await self._serve(request, receive, send, visitor)
+        except Refusal as refusal:
+            await Client(send, streams=False, call_id="").fail(refusal.status, refusal.body(), refusal.headers)
+
+    async def _serve(self, request: Request, receive: Receive, send: Send, visitor: Visitor) -> None:
         body = await self._read(request, send)
         if body is None:
             return
-        state: State = request.app.state.gateway
         call_id = uuid.uuid4()
         client = Client(send, streams=bool(body.get("stream")), call_id=str(call_id))
         try:
-            order, chain = await self._order(request, body, call_id)
+            order, chain = await self._order(request, visitor.caller, body, call_id)
         except Refusal as refusal:
-            await client.fail(refusal.status, refusal.body())
+            await client.fail(refusal.status, refusal.body(), refusal.headers)
             return
-        exchange = Exchange(state, order, client)
+        exchange = Exchange(request.app.state.gateway, order, client)
         work = asyncio.ensure_future(exchange.run(chain))
         gone = asyncio.ensure_future(_until_gone(receive))
+        if visitor.permit is None:
+            await self._until_done(exchange, client, work, gone)
+            return
+        over: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        with watch.hold(visitor.permit, over.set_result):
+            await self._until_done(exchange, client, work, gone, over)
+        if over.done() and work.cancelled():
+            end = ended()
+            await client.fail(end.status, end.body(), end.headers)
+        over.cancel()
+
+    async def _until_done(
+        self,
+        exchange: Exchange,
+        client: Client,
+        work: "asyncio.Future[None]",
+        *ends: "asyncio.Future[Any]",
+    ) -> None:
+        """Until the `work` is done, or one of the `ends` has come: the first of them, that the client has gone."""
+        gone = ends[0]
         try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((work, *ends), return_when=asyncio.FIRST_COMPLETED)
             client.gone = gone.done()
             # If the engine died, its next attempt asks for the answer that is on its way.
-            while not work.done() and exchange.may_go_on and await _is_wanted(state, order.caller.execution):
+            while not work.done() and exchange.may_go_on and await exchange.is_wanted():
                 await asyncio.wait((work,), timeout=DRAIN_CHECK_SECONDS)
         finally:
             gone.cancel()
@@ -156,23 +178,27 @@ class _ChatCompletions:
         try:
             return await _json_body(request)
         except Refusal as refusal:
-            await Client(send, streams=False, call_id="").fail(refusal.status, refusal.body())
+            await Client(send, streams=False, call_id="").fail(refusal.status, refusal.body(), refusal.headers)
         except ClientDisconnect:
             pass
         return None
 
-    async def _order(self, request: Request, body: dict[str, Any], call_id: uuid.UUID) -> tuple[Order, list[Target]]:
+    async def _order(
+        self, request: Request, caller: Caller, body: dict[str, Any], call_id: uuid.UUID
+    ) -> tuple[Order, list[Target]]:
         """What a request asks for, and the models to try. Raises `Refusal`."""
         state: State = request.app.state.gateway
         headers = dict(request.scope["headers"])
-        caller = _caller(headers)
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages or not all(_is_message(m) for m in messages):
             raise Refusal(400, "invalid_input", "“messages” must be a list of messages.", param="messages")
         run = await state.directory.run(caller)
         model = str(body.get("model") or "")
+        if caller.execution is None and model.startswith(ROLE):
+            sentence = _("Only runs have roles. Name a model of the catalog; GET /v1/models lists them.")
+            raise Refusal(400, "role_without_run", sentence, param="model")
         chain = await state.directory.resolve(run, model)
-        who = _Who.of(headers, run, model)
+        who = _Who("", "", "", None) if caller.execution is None else _Who.of(headers, run, model)
         order = Order(
             caller=caller,
             run=run,
@@ -184,14 +210,6 @@ class _ChatCompletions:
             call_id=call_id,
         )
         return order, chain
-
-
-async def _is_wanted(state: State, execution: uuid.UUID) -> bool:
-    """Whether a later attempt may ask for the answer that is under way."""
-    try:
-        return await state.db(is_wanted, execution)
-    except (DatabaseError, InterfaceError):
-        return True  # nobody knows; it is looked again in a second
 
 
 def _is_message(message: Any) -> bool:
@@ -206,7 +224,9 @@ async def _until_gone(receive: Receive) -> None:
 async def _models(request: Request) -> Response:
     """The models that can be used now."""
     state: State = request.app.state.gateway
-    await state.directory.run(_caller(dict(request.scope["headers"])))
+    visitor = await identify(request, LIST)
+    if visitor.permit is None:
+        await state.directory.run(visitor.caller)
     catalog = await state.directory.catalog()
     usable = [target for target in catalog.targets.values() if not target.why_not_runnable]
     rows = [{"id": t.id, "object": "model", "created": t.created, "owned_by": t.provider} for t in usable]
@@ -217,7 +237,7 @@ async def _tool(request: Request) -> Response:
     """Call a tool for the run whose token it is."""
     state: State = request.app.state.gateway
     headers = dict(request.scope["headers"])
-    caller = _caller(headers)
+    caller = (await identify(request, None)).caller
     arguments = (await _json_body(request)).get("arguments", {})
     if not isinstance(arguments, dict):
         raise Refusal(400, "invalid_input", "“arguments” must be an object.", param="arguments")
@@ -242,8 +262,12 @@ async def _health(request: Request) -> Response:
 
 
 async def _refused(request: Request, refusal: Refusal) -> Response:
-    return _json(refusal.body(), refusal.status)
+    return _json(refusal.body(), refusal.status, refusal.headers)
 
 
-def _json(body: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(body), status, media_type="application/json")
+async def _no_route(request: Request, exc: HTTPException) -> Response:
+    return _json(Refusal(exc.status_code, "no_such_route", exc.detail).body(), exc.status_code, exc.headers)
+
+
+def _json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(body), status, headers, media_type="application/json")

@@ -38,6 +38,7 @@ class Target:
     price_out: Decimal | None
     why_not_runnable: str
     created: int
+    allow_private: bool = False
 
     @property
     def model(self) -> str:
@@ -64,6 +65,7 @@ class Target:
             price_out=price_out,
             why_not_runnable=model.why_not_runnable,
             created=int(model.created_at.timestamp()),
+            allow_private=provider.may_go_private,
         )
 
 
@@ -73,15 +75,25 @@ class StaleRun(Exception):
 
 @dataclass(frozen=True)
 class Caller:
-    """Whose token it was: one attempt of one execution."""
+    """Who asks: one attempt of one execution; or, without an execution, a person, perhaps with an API key."""
 
-    execution: uuid.UUID
-    attempt: int
+    execution: uuid.UUID | None
+    attempt: int = 0
+    user: uuid.UUID | None = None
+    api_key: uuid.UUID | None = None
+
+    @property
+    def run(self) -> uuid.UUID:
+        """The execution. Raises `RuntimeError` for a caller without one."""
+        if self.execution is None:
+            raise RuntimeError("this caller has no run")
+        return self.execution
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the gateway needs to know of a running attempt. `roles`: agent key → (role, catalog id).
+    """What the gateway needs to know of a running attempt, or of a person who calls. `roles`: agent key → (role,
+    catalog id).
 
     `has_past`: requests may have been answered before it began, so the journal is looked into first.
     """
@@ -92,6 +104,7 @@ class Run:
     limits: budgets.Limits
     has_past: bool
     read_at: float
+    api_key: uuid.UUID | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +145,8 @@ class Directory:
         run = self._runs.get(caller)
         if run is None or now - run.read_at > FRESH_SECONDS:
             self._runs = {key: known for key, known in self._runs.items() if now - known.read_at <= FRESH_SECONDS}
-            self._runs[caller] = run = await self._read(read_run, caller)
+            read = read_person if caller.execution is None else read_run
+            self._runs[caller] = run = await self._read(read, caller)
         return run
 
     async def run_anew(self, caller: Caller) -> Run:
@@ -145,10 +159,13 @@ class Directory:
         name = model
         if model.startswith(ROLE):
             _role, name = run.roles.get(model.removeprefix(ROLE), ("", ""))
-        chain = (await self.catalog()).chain(name)
-        if not chain or chain[0].id != name:
+        catalog = await self.catalog()
+        if name and name not in catalog.targets:
+            self._catalog = None  # it may have been made a moment ago
+            catalog = await self.catalog()
+        if name not in catalog.targets:
             raise Refusal(404, "model_not_found", f"There is no model “{model}”.", param="model")
-        return chain
+        return catalog.chain(name)
 
 
 def read_catalog() -> Catalog:
@@ -164,7 +181,7 @@ def read_catalog() -> Catalog:
 def alive(caller: Caller) -> Any:
     """The caller's execution, as a queryset that is empty once the token is dead."""
     return Execution.objects.filter(
-        pk=caller.execution, status=Status.RUNNING, attempt=caller.attempt, stop_requested_at=None
+        pk=caller.run, status=Status.RUNNING, attempt=caller.attempt, stop_requested_at=None
     )
 
 
@@ -191,12 +208,22 @@ def read_run(caller: Caller) -> Run:
     """Two queries, and one more for the budgets of a user who has some. Raises `Refusal` when the token is dead."""
     read_at = time.monotonic()
     # The version before the roles: one that is too old only means to read once more.
-    names = ("created_by_id", "roles_version", "forked_from_id", "budget_usd", "budget_tokens", "user_has_budget")
-    found = alive(caller).annotate(user_has_budget=budgets.USER_HAS_BUDGET).values_list(*names).first()
+    names = (
+        *("created_by_id", "api_key_id", "access_id"),
+        *("roles_version", "forked_from_id", "budget_usd", "budget_tokens"),
+    )
+    found = alive(caller).annotate(has_budget=budgets.HAS_BUDGET).values_list(*names, "has_budget").first()
     if found is None:
         raise dead_token()
-    user, version, origin, usd, tokens, user_has_budget = found
-    limits = budgets.limits_of(user, usd, tokens, user_has_budget=user_has_budget)
-    rows = RoleModel.objects.filter(execution_id=caller.execution)
+    user, api_key, access, version, origin, usd, tokens, has_budget = found
+    limits = budgets.limits_of(user, usd, tokens, api_key=api_key, access=access, has_budget=has_budget)
+    rows = RoleModel.objects.filter(execution_id=caller.run)
     roles = {key: (role, model) for key, role, model in rows.values_list("key", "role", "llm_model_id")}
-    return Run(user, roles, version, limits, caller.attempt > 1 or origin is not None, read_at)
+    return Run(user, roles, version, limits, caller.attempt > 1 or origin is not None, read_at, api_key)
+
+
+def read_person(caller: Caller) -> Run:
+    """What limits a person who calls without a run. One query."""
+    read_at = time.monotonic()
+    limits = budgets.limits_of(caller.user, api_key=caller.api_key)
+    return Run(caller.user, {}, 0, limits, False, read_at, caller.api_key)

@@ -1,5 +1,6 @@
 """The one who asked, at the other end of the ASGI connection."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from executions.gateway import answers
@@ -43,7 +44,7 @@ class Client:
         await self._start()
         await self._send({"type": "http.response.body", "body": answer.ending(usage), "more_body": False})
 
-    async def fail(self, status: int, body: dict[str, Any]) -> None:
+    async def fail(self, status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None) -> None:
         """An error; in a stream that has begun, as its last event."""
         if self.gone:
             return
@@ -51,7 +52,7 @@ class Client:
             raw = answers.event(body)
             await self._send({"type": "http.response.body", "body": raw, "more_body": False})
             return
-        await self._json(status, body)
+        await self._json(status, body, headers)
 
     def _call_header(self) -> tuple[bytes, bytes]:
         return b"x-portal-call", self.call_id.encode()
@@ -62,14 +63,16 @@ class Client:
             headers = [*_STREAM_HEADERS, self._call_header()]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    async def _json(self, status: int, body: dict[str, Any]) -> None:
+    async def _json(self, status: int, body: dict[str, Any], more: Mapping[str, str] | None = None) -> None:
         raw = answers.dumps(body)
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(raw)).encode()),
-            # The gateway has tried again as often as it makes sense: OpenAI's clients obey this.
-            (b"x-should-retry", b"false"),
             self._call_header(),
+            *((name.lower().encode(), value.encode()) for name, value in (more or {}).items()),
         ]
+        if not more or "Retry-After" not in more:
+            # The gateway has tried again as often as it makes sense: OpenAI's clients obey this.
+            headers.append((b"x-should-retry", b"false"))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": raw})

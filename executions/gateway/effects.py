@@ -11,7 +11,7 @@ from executions.gateway.catalog import Caller
 def _leave_note(caller: Caller, task: str, role: str, arguments: dict[str, Any]) -> None:
     data = {"kind": "note", "message": str(arguments["message"]).strip()}
     note = events.NewEvent("log", data, task=task, role=role, attempt=caller.attempt)
-    events.append(caller.execution, [note])
+    events.append(caller.run, [note])
 
 
 # By the tool's name; called after `run` took the arguments, with the caller, the task's key and the agent's role.

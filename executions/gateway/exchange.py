@@ -33,8 +33,9 @@ from executions.errors import ErrorCode
 from executions.gateway import answers, bounds, journal, ledger
 from executions.gateway.accounts import Measured, characters_of, closing_of, sum_of, usage_of, verdict_on, what_was_slow
 from executions.gateway.answers import Answer, Piece
-from executions.gateway.catalog import StaleRun, Target
+from executions.gateway.catalog import StaleRun, Target, is_wanted
 from executions.gateway.client import Client
+from executions.gateway.echoes import Echoes
 from executions.gateway.faults import Fault, Refusal
 from executions.gateway.livetext import LiveText
 from executions.gateway.orders import Order, Reply
@@ -85,6 +86,14 @@ class Exchange:
     def may_go_on(self) -> bool:
         """Whether an answer is on its way that somebody may still ask for when the client is gone."""
         return self._is_upstream and self._entry is not None
+
+    async def is_wanted(self) -> bool:
+        """Whether a later attempt may ask for the answer that is under way."""
+        execution = self._order.caller.execution
+        try:
+            return execution is not None and await self._state.db(is_wanted, execution)
+        except (DatabaseError, InterfaceError):
+            return True  # nobody knows; it is looked again in a second
 
     async def run(self, chain: list[Target]) -> None:
         """Answer from the journal, or with the first model of `chain` that can."""
@@ -216,7 +225,9 @@ class Exchange:
             await tell("model_queue", message % {"model": target.id, "ahead": ahead})
 
         await self._state.ready(target.kind, tell)
-        place = self._state.slots.hold(target.id, target.max_concurrency, patience=QUEUE_PATIENCE, on_wait=tell_queue)
+        place = self._state.slots.hold(
+            target.id, target.max_concurrency, patience=QUEUE_PATIENCE, on_wait=tell_queue, owner=self._run.user
+        )
         async with place as self._queue_ms:
             if target.native_tools:
                 return await self._tries(target, self._body, self._recording(target))
@@ -307,7 +318,7 @@ class Exchange:
             await self._state.write(ledger.tell_waiting, row, self._order.caller, "budget_queue", message)
         began = perf_counter()
         self._waited_for.add(limit)
-        async with self._state.slots.lent(target.id, target.max_concurrency):
+        async with self._state.slots.lent(target.id, target.max_concurrency, owner=self._run.user):
             await self._state.room.wait(limit)
         waited_ms = round((perf_counter() - began) * 1000)
         self._room_ms += waited_ms
@@ -390,10 +401,11 @@ class Exchange:
         end = loop.time() + settings.LLM_TOTAL_TIMEOUT
         pieces: AsyncGenerator[list[Piece], None] = self._state.upstream(target.kind).stream(target, body)
         patience = settings.LLM_FIRST_TOKEN_TIMEOUT
+        echoes = Echoes(target.api_key)
         try:
             async with asyncio.timeout_at(min(end, loop.time() + patience)) as limit, aclosing(pieces):
                 async for batch in pieces:
-                    passed, text = answer.take(batch)
+                    passed, text = answer.take(echoes.clean(batch))
                     if measured.first is None and answer.started:
                         measured.first = perf_counter()
                         patience = settings.LLM_NEXT_TOKEN_TIMEOUT
@@ -426,7 +438,8 @@ class Exchange:
             except (Refusal, Fault, StaleRun, journal.Taken, ledger.NoRoom):
                 return
             await self._state.write(ledger.close_call, row, target, closing, record)
-            self._state.room.freed([self._order.caller.execution, *self._run.limits.budgets])
+            freed = (self._order.caller.execution, *self._run.limits.budgets)
+            self._state.room.freed(key for key in freed if key is not None)
 
         settling = self._state.background(settle())
         self._settling.append(settling)
@@ -442,6 +455,7 @@ class Exchange:
             try_number=number,
             execution_id=order.caller.execution,
             user_id=order.run.user,
+            api_key_id=order.run.api_key,
             attempt=order.caller.attempt,
             task=order.task,
             role=order.role,

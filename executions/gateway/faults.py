@@ -12,6 +12,7 @@ import orjson
 from django.utils.translation import gettext_lazy as _
 
 from executions.errors import ErrorCode
+from portal.lib.redaction import redact
 
 MAX_DETAIL = 400  # characters of a provider's own words
 
@@ -53,7 +54,8 @@ class Fault(Exception):
     data: dict[str, Any] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
-        self.detail = " ".join(self.detail.split())[:MAX_DETAIL]
+        # Before it is cut: half a key is not recognised any more.
+        self.detail = " ".join(redact(str(self.detail)).split())[:MAX_DETAIL]
         if self.is_passing is None:
             self.is_passing = self.code.is_passing
 
@@ -85,19 +87,33 @@ class Fault(Exception):
         return error_body(self.message, kind, self.code.value)
 
 
+# OpenAI's words for what is wrong with a caller.
+_KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
 class Refusal(Exception):
     """The gateway will not even try: the caller's token or request is wrong. Nothing was sent upstream."""
 
-    def __init__(self, status: int, code: str, message: str, *, param: str | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, *, param: str | None = None, retry_after: int | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.param = param
+        self.retry_after = retry_after  # seconds
 
     def body(self) -> dict[str, Any]:
-        kind = "authentication_error" if self.status == 401 else "invalid_request_error"
+        kind = _KINDS.get(self.status, "invalid_request_error")
         return error_body(self.message, kind, self.code, self.param)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Beside the body."""
+        if self.retry_after is not None:
+            return {"Retry-After": str(self.retry_after)}
+        return {"WWW-Authenticate": 'Bearer realm="Agent Portal"'} if self.status == 401 else {}
 
 
 def error_body(message: str, kind: str, code: str, param: str | None = None) -> dict[str, Any]:

@@ -218,4 +218,4 @@ def tell_replayed(entry: Entry, found: Found, caller: Caller, role: str) -> None
         hold(caller)
         data = {"call": str(found.call_id), "model": found.model, "from_attempt": found.attempt}
         event = events.NewEvent("llm.replayed", data, task=entry.key.task, role=role, attempt=caller.attempt)
-        events.append(caller.execution, [event])
+        events.append(caller.run, [event])

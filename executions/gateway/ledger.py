@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from crews.models import LLMModel
-from executions import budgets, events
+from executions import budgets, events, reserves
 from executions.budgets import Amount
 from executions.errors import ErrorCode
 from executions.gateway import journal
@@ -78,25 +78,42 @@ def open_call(row: LLMCall, caller: Caller, run: Run, entry: journal.Entry | Non
     What to reserve, and on which budgets, stands in `row`; `run` is what is known of the caller's. Raises
     `Refusal` when the token is dead, `Fault` (budget_exceeded) when the call would pass a limit, `NoRoom`
     when it would not once the calls under way are settled, `StaleRun` when the run has other models or
-    limits by now, and `journal.Taken` when somebody else carries the request out.
+    limits by now, and `journal.Taken` when somebody else carries the request out. Without a run there are
+    the budgets and the row alone.
     """
     if _is_stored(row):
         return
     most = reserved_by(row)
+    if caller.execution is None:
+        _open_without_run(row, most)
+        return
     with transaction.atomic():
-        if found := budgets.reserve_own(caller.execution, caller.attempt, most):
+        if found := reserves.reserve_own(caller.execution, caller.attempt, most):
             roles_version, has_limits = found
             if roles_version != run.roles_version or (has_limits and not run.limits):
                 raise StaleRun
             if entry is not None:
                 journal.take(entry)
             rows.insert([row])
-            if budgets.reserve(row.budgets, most):
+            if reserves.reserve(row.budgets, most):
                 started = {**_names(row), "queued_ms": row.queue_ms}
                 events.append(caller.execution, [_event("llm.started", row, started)])
                 return
             transaction.set_rollback(True)
     raise _why_not_opened(row, caller, most)
+
+
+def _open_without_run(row: LLMCall, most: Amount) -> None:
+    with transaction.atomic():
+        rows.insert([row])
+        if reserves.reserve(row.budgets, most):
+            return
+        row.pk = None
+        transaction.set_rollback(True)
+    limits = Budget.objects.filter(pk__in=row.budgets)
+    if len(limits) < len(row.budgets):
+        raise StaleRun
+    raise _passes(budgets.rooms_of(limits), most) or _no_room(budgets.rooms_of(limits), most)
 
 
 def _is_stored(row: LLMCall) -> bool:
@@ -124,14 +141,25 @@ def _why_not_opened(row: LLMCall, caller: Caller, most: Amount) -> Exception:
         if len(limits) < len(row.budgets):
             return StaleRun()
         rooms = budgets.rooms(execution, limits)
-        if fault is None and (over := next((room for room in rooms if room.lacks(most)), None)):
-            needs = {"limit": over.kind, "needs_usd": f"{most.usd:f}", "needs_tokens": most.tokens}
-            fault = Fault(ErrorCode.BUDGET_EXCEEDED, sentence=over.sentence(most), data=needs)
+        fault = fault or _passes(rooms, most)
         if fault is not None:
             tell_failure(row, caller, fault)
             return fault
-    full = next((room for room in rooms if not room.fits(most)), None)
-    return NoRoom(full.key if full else caller.execution)
+    return _no_room(rooms, most) if rooms else NoRoom(execution.pk)
+
+
+def _passes(rooms: list[budgets.Room], most: Amount) -> Fault | None:
+    """The fault of a call that passes a limit even when nothing else is under way."""
+    over = next((room for room in rooms if room.lacks(most)), None)
+    if over is None:
+        return None
+    needs = {"limit": over.kind, "needs_usd": f"{most.usd:f}", "needs_tokens": most.tokens}
+    return Fault(ErrorCode.BUDGET_EXCEEDED, sentence=over.sentence(most), data=needs)
+
+
+def _no_room(rooms: list[budgets.Room], most: Amount) -> NoRoom:
+    """That calls under way hold it; where none does any more, the first limit is as good to wait for."""
+    return NoRoom(next((room for room in rooms if not room.fits(most)), rooms[0]).key)
 
 
 def reserved_by(row: LLMCall) -> Amount:
@@ -141,6 +169,8 @@ def reserved_by(row: LLMCall) -> Amount:
 
 def tell_failure(row: LLMCall, caller: Caller, fault: Fault) -> None:
     """Add `llm.failed` for a request that was not sent. Raises `Refusal` when the token is dead."""
+    if caller.execution is None:
+        return  # there is no log, and the caller is told
     with transaction.atomic():
         hold(caller)
         data = {**_names(row), **_failure(fault)}
@@ -149,6 +179,8 @@ def tell_failure(row: LLMCall, caller: Caller, fault: Fault) -> None:
 
 def tell_waiting(row: LLMCall, caller: Caller, kind: str, message: str) -> None:
     """Say in the run's log what a request waits for. Raises `Refusal` when the token is dead."""
+    if caller.execution is None:
+        return
     with transaction.atomic():
         hold(caller)
         data = {"kind": kind, "message": message, "call": str(row.call_id), "model": row.model}
@@ -179,11 +211,14 @@ def _close(row: LLMCall, closing: Closing, cost: Any, record: journal.Record | N
             "closed_at": timezone.now(),
         }
         won = rows.update(LLMCall, changes, "id = %s AND status = %s", [row.pk, LLMCall.Status.OPEN])
-        if not won or row.execution_id is None:
+        if not won:
             return
         # A request that used nothing cost nothing, whatever its model's price.
         used = Amount(cost or Decimal(0), closing.prompt_tokens + closing.completion_tokens)
-        status = budgets.settle_own(
+        if row.execution_id is None:  # a call without a run, or of one that was deleted meanwhile
+            reserves.settle(row.budgets, reserved_by(row), used)
+            return
+        status = reserves.settle_own(
             row.execution_id,
             reserved_by(row),
             prompt_tokens=closing.prompt_tokens,
@@ -193,7 +228,7 @@ def _close(row: LLMCall, closing: Closing, cost: Any, record: journal.Record | N
         )
         if status is not None and record is not None:
             journal.record(record)
-        budgets.settle(row.budgets, reserved_by(row), used)
+        reserves.settle(row.budgets, reserved_by(row), used)
         if status not in ACTIVE:
             return  # the run was deleted meanwhile, or has ended, and its log rests
         measured = {

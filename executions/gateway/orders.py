@@ -34,7 +34,9 @@ class Order:
 
     def key(self) -> journal.Key:
         digest = journal.chat_hash(self.body, self.agent)
-        return journal.Key(self.caller.execution, JournalEntry.Kind.LLM.value, self.task, digest, self.ordinal or 0)
+        return journal.Key(
+            self.caller.execution or self.call_id, JournalEntry.Kind.LLM.value, self.task, digest, self.ordinal or 0
+        )
 
 
 @dataclass

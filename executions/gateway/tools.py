@@ -48,7 +48,7 @@ class ToolOrder:
 
     def key(self) -> journal.Key:
         digest = journal.tool_hash(self.name, self.arguments, self.agent)
-        return journal.Key(self.caller.execution, JournalEntry.Kind.TOOL.value, self.task, digest, self.ordinal or 0)
+        return journal.Key(self.caller.run, JournalEntry.Kind.TOOL.value, self.task, digest, self.ordinal or 0)
 
 
 @dataclass(frozen=True)

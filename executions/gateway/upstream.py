@@ -6,19 +6,22 @@ aiohttp rather than httpx: on the way of every call it costs 0.3 ms of processor
 
 import asyncio
 import contextlib
-import urllib.request
 from collections.abc import AsyncGenerator
 from typing import Any, Protocol
 
 import aiohttp
 import orjson
+import yarl
 from django.conf import settings
 
 from executions.errors import ErrorCode
 from executions.gateway import answers, faults
 from executions.gateway.answers import Piece
 from executions.gateway.catalog import Target
+from portal.lib import outgoing
+from portal.lib.outgoing import streams
 
+MAX_ANSWER = 64_000_000  # bytes; no model writes as much
 MAX_ERROR_BODY = 64_000  # bytes of a refusal that are read
 KEEPALIVE_SECONDS = 30
 
@@ -41,30 +44,42 @@ def parameters(target: Target, body: dict[str, Any]) -> dict[str, Any]:
 
 
 class OpenAICompatible:
-    """Passes requests through; one pool of connections for all providers."""
+    """Passes requests through; one pool of connections for all providers, and one for those in private networks."""
 
     def __init__(self) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.LLM_CONNECT_TIMEOUT),
-            # Looking for a proxy costs time with every request, so it is done only where there is one.
-            trust_env=bool(urllib.request.getproxies()),
-            skip_auto_headers=("User-Agent",),
-        )
+        self._sessions = {
+            allowed: streams.session(
+                allow_private=allowed,
+                keepalive_seconds=KEEPALIVE_SECONDS,
+                connect_seconds=settings.LLM_CONNECT_TIMEOUT,
+            )
+            for allowed in (False, True)
+        }
         self._drains: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         for task in list(self._drains):
             task.cancel()
-        await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
 
     async def stream(self, target: Target, body: dict[str, Any]) -> AsyncGenerator[list[Piece], None]:
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if target.api_key:
             headers["Authorization"] = f"Bearer {target.api_key}"
         data = orjson.dumps({**parameters(target, body), "model": target.model})
+        session = self._sessions[target.allow_private]
         try:
-            response = await self._session.post(f"{target.api_base}/chat/completions", data=data, headers=headers)
+            where = outgoing.check(f"{target.api_base}/chat/completions", allow_private=target.allow_private)
+            response = await session.post(
+                yarl.URL(where.url, encoded=True), data=data, headers=headers, allow_redirects=False
+            )
+        except outgoing.Refused as exc:
+            raise refused(exc) from exc
+        except aiohttp.ClientConnectorDNSError as exc:
+            if isinstance(exc.os_error, outgoing.Refused):
+                raise refused(exc.os_error) from exc
+            raise faults.Fault(ErrorCode.LLM_UNAVAILABLE, _plain(exc)) from exc
         except (aiohttp.ConnectionTimeoutError, aiohttp.ServerTimeoutError) as exc:
             raise faults.Fault(ErrorCode.LLM_UNAVAILABLE, "no connection in time") from exc
         except (aiohttp.ClientError, OSError, ValueError) as exc:
@@ -80,12 +95,15 @@ class OpenAICompatible:
             self._give_back(response, complete)
 
     async def _read(self, response: aiohttp.ClientResponse) -> AsyncGenerator[list[Piece], None]:
+        if 300 <= response.status < 400:
+            detail = f"it sends requests elsewhere (HTTP {response.status})"
+            raise faults.Fault(ErrorCode.LLM_UNAVAILABLE, detail, response.status, is_passing=False)
         if response.status >= 400:
             refusal = await response.content.read(MAX_ERROR_BODY)
             raise faults.of_response(response.status, response.headers, refusal)
         if response.content_type != "text/event-stream":
             try:
-                completion = answers.loads(await response.read())
+                completion = answers.loads(await _whole(response))
             except ValueError as exc:
                 raise answers.bad_stream("the answer is malformed") from exc
             if not isinstance(completion, dict):
@@ -93,10 +111,14 @@ class OpenAICompatible:
             yield answers.pieces_of(completion)
             return
         parser = answers.EventParser()
+        size = 0
         while not parser.done:
             data = await response.content.readany()
             if not data:
                 return
+            size += len(data)
+            if size > MAX_ANSWER:
+                raise answers.bad_stream("the answer is too long")
             if pieces := parser.feed(data):
                 yield pieces
             if parser.fault:
@@ -112,6 +134,21 @@ class OpenAICompatible:
             task = asyncio.ensure_future(_drain(response))
             self._drains.add(task)
             task.add_done_callback(self._drains.discard)
+
+
+def refused(why: outgoing.Refused) -> faults.Fault:
+    """The fault of a request that may not go where its provider is said to be."""
+    return faults.Fault(ErrorCode.LLM_UNAVAILABLE, sentence=str(why), is_passing=False)
+
+
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    parts, size = [], 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > MAX_ANSWER:
+            raise answers.bad_stream("the answer is too long")
+        parts.append(part)
+    return b"".join(parts)
 
 
 async def _drain(response: aiohttp.ClientResponse) -> None:
