@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from executions.gateway.app import application
 from portal.lib.processes import AlreadyRunning, RunLock, lock_file
+from portal.lib.serving import BoundedHttp
 
 
 class Command(BaseCommand):
@@ -34,10 +35,11 @@ class Command(BaseCommand):
             host=options["host"],
             port=options["port"],
             loop="uvloop",
-            http="httptools",
+            http=BoundedHttp,
             ws="none",
             log_config=None,
             access_log=False,
+            proxy_headers=False,  # PORTAL_TRUSTED_PROXIES says whose are believed
             server_header=False,
             date_header=False,
             timeout_keep_alive=75,

@@ -1,22 +1,16 @@
 """`manage.py worker`: all that carries runs on this machine."""
 
 import asyncio
-import logging
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from executions.engines import launch
-from executions.engines.registry import ENGINES
+from executions.worker import hosts
 from executions.worker.queue_watch import BEAT_SECONDS, PATIENCE_SECONDS, QueueWatch
 from portal.lib.processes import AlreadyRunning, RunLock, lock_file
 from portal.lib.supervisor import Part, Supervisor, manage
-
-logger = logging.getLogger(__name__)
 
 
 class Command(BaseCommand):
@@ -41,37 +35,31 @@ async def carry(beat: float, patience: float) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_end.set)
     supervisor = Supervisor()
-    watch: asyncio.Task[None] | None = None
+    kept: list[asyncio.Task[None]] = []
     try:
+        kept.append(asyncio.create_task(hosts.keep(supervisor), name="engine hosts"))
+        await asyncio.sleep(0)  # the hosts first: they take the longest
         for part in parts():
             await supervisor.start(part)
-        watch = asyncio.create_task(
-            QueueWatch(lambda: supervisor.kill("queue"), beat=beat, patience=patience).run(), name="queue watch"
-        )
+        watch = QueueWatch(lambda: supervisor.kill("queue"), beat=beat, patience=patience)
+        kept.append(asyncio.create_task(watch.run(), name="queue watch"))
         ended = asyncio.create_task(asked_to_end.wait())
-        await asyncio.wait({watch, ended}, return_when=asyncio.FIRST_COMPLETED)
-        if watch.done():
-            watch.result()
+        await asyncio.wait({*kept, ended}, return_when=asyncio.FIRST_COMPLETED)
+        for task in kept:
+            if task.done():
+                task.result()
     finally:
-        if watch is not None:
-            watch.cancel()
+        for task in kept:
+            task.cancel()
         # The runner first: it hands its runs back while the hosts are there to end the engines.
         await supervisor.stop("runner")
         await supervisor.stop()
 
 
 def parts() -> list[Part]:
-    """The hosts of all engines that are installed here, the runner and the queue cluster."""
-    run_dir, environment = Path(settings.RUN_DIR), dict(os.environ)
-    found = []
-    for key, engine in ENGINES.items():
-        if not engine.is_installed():
-            logger.warning("the engine %s is not installed here; its runs wait for another machine", engine.label)
-            continue
-        home = run_dir / f"home-{key}"
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        command = launch.command(key, run_dir / f"host-{key}.sock")
-        found.append(Part(f"host-{key}", command, launch.environment(home), grace_seconds=2, cwd=home))
-    found.append(Part("runner", manage("runner"), environment, grace_seconds=10))
-    found.append(Part("queue", manage("queue"), environment, grace_seconds=5))
-    return found
+    """The runner and the queue cluster; engine hosts come and go beside them (`hosts`)."""
+    environment = dict(os.environ)
+    return [
+        Part("runner", manage("runner"), environment, grace_seconds=10),
+        Part("queue", manage("queue"), environment, grace_seconds=5),
+    ]
