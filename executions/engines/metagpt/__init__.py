@@ -1,0 +1,1 @@
+"""The metagpt engine. `framework` imports MetaGPT; everything else here is plain Python."""
