@@ -36,9 +36,9 @@ def version() -> int:
 
 
 def restrict(
-    *, read: Iterable[Path], write: Iterable[Path], devices: Iterable[Path], port: int, execute: bool = False
+    *, read: Iterable[Path], write: Iterable[Path], devices: Iterable[Path], port: int | None, execute: bool = False
 ) -> None:
-    """Confine this thread and all it starts to these paths and to TCP connections to this port.
+    """Confine this thread and all it starts to these paths and to TCP connections to this port; None: to no port.
 
     `read` may be read (and, with `execute`, run), `write` also changed, `devices` are files to read and
     write. What the kernel's version does not know is left open: ports before 4, signals and abstract
@@ -62,7 +62,7 @@ def restrict(
         ):
             for path in paths:
                 _allow(rules, path, rights & everything)
-        if abi >= 4:
+        if abi >= 4 and port is not None:
             rule = _PortRule(allowed=_CONNECT_TCP, port=port)
             _call(_ADD_RULE, rules, _RULE_PORT, ctypes.byref(rule), ctypes.c_uint32(0))
         _call(_RESTRICT_SELF, rules, ctypes.c_uint32(0))

@@ -6,6 +6,7 @@ Whoever starts it sets PR_SET_PDEATHSIG in the child, from a thread that lives a
 import os
 from pathlib import Path
 
+from executions.engines import environments
 from executions.engines.registry import ENGINES
 
 # Set before the framework is imported: it reads them then.
@@ -17,6 +18,8 @@ FRAMEWORK_ENVIRONMENT = {
     "OTEL_SDK_DISABLED": "true",
     "ANONYMIZED_TELEMETRY": "false",
     "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
     # The host may have one thread only, or forking it would be unsafe.
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
@@ -46,6 +49,8 @@ def environment(home: Path) -> dict[str, str]:
         "HOME": str(home),
         "TMPDIR": str(home),
         "CREWAI_STORAGE_DIR": str(home),
+        "METAGPT_PROJECT_ROOT": str(home),
+        environments.VARIABLE: str(environments.root()),
         "PYTHONPATH": str(ROOT),
         **FRAMEWORK_ENVIRONMENT,
     }

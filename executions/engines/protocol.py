@@ -27,7 +27,7 @@ start. Once nothing else can go on the attempt ends with `waiting`. An approved 
 import signal
 from typing import Any, Literal, NotRequired, TypedDict
 
-VERSION = 2
+VERSION = 3
 
 PAUSE_SIGNAL = signal.SIGUSR1
 
@@ -94,6 +94,65 @@ class Review(TypedDict):
     feedback: str
 
 
+class File(TypedDict):
+    """A text file; `path` is relative, with forward slashes, and never leads out of its folder."""
+
+    path: str
+    content: str
+
+
+class Material(TypedDict):
+    """Finished work, or a text of a person, that a run starts from."""
+
+    key: str
+    title: str
+    kind: str  # "requirement", "attachment", or what kind of deliverable it is
+    role: str  # who made it; empty: a person
+    version: str
+    content: str  # Markdown
+    files: list[File]
+
+
+class Wanted(TypedDict):
+    """A deliverable that a stage has to produce."""
+
+    type: str
+    title: str
+
+
+class StageSpec(TypedDict):
+    """Of a run that works on a stage of a project: which, and what it has to produce."""
+
+    name: str
+    round: int
+    deliverables: list[Wanted]
+    instructions: str
+
+
+class ProjectSpec(TypedDict):
+    """The project to which the stage belongs."""
+
+    name: str
+    type: str
+    audience: str
+    requirement: str
+    technical: dict[str, Any]
+    folders: list[str]
+
+
+class Made(TypedDict):
+    """A deliverable as an engine gives it, in `data.deliverables` of its task's last event."""
+
+    type: str
+    title: str
+    description: str
+    content: str  # Markdown
+    file_type: str  # "markdown", "code" or "json"
+    files: list[File]
+    metadata: dict[str, Any]
+    prompt: str  # what the role was asked
+
+
 class RunSpec(TypedDict):
     version: int
     execution: str
@@ -111,6 +170,9 @@ class RunSpec(TypedDict):
     language: str
     date: str  # the day of the kickoff, ISO
     gateway: Gateway
+    project: NotRequired[ProjectSpec]
+    stage: NotRequired[StageSpec]  # such a run has one agent and one task
+    materials: NotRequired[list[Material]]  # in the order in which they were made
 
 
 class Line(TypedDict):

@@ -2,8 +2,9 @@
 
     python -m executions.engines.rehearsal crewai > executions/engines/crewai/preload.txt
 
-Run it when the framework's version changes. It carries a small crew of each process, tools included,
-against a gateway of its own, and prints what was imported on the way.
+Run it when the framework's version changes. It carries a small crew of each process, tools included, and each
+stage of a project, against a gateway of its own, in the engine's own interpreter; and prints what was
+imported on the way.
 """
 
 import argparse
@@ -19,15 +20,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 from executions.engines import launch
-from executions.engines.output import Output
-from executions.engines.protocol import VERSION, AgentSpec, RunSpec, TaskSpec, ToolSpec
+from executions.engines.output import Failed, Output
+from executions.engines.protocol import VERSION, AgentSpec, File, Material, RunSpec, TaskSpec, ToolSpec, Wanted
 from executions.engines.registry import ENGINES
+from executions.engines.samples import example
 
 Process = Literal["sequential", "parallel", "hierarchical"]
+# Each stage of a company that makes software: who works, and what it makes.
+STAGES = (
+    ("requirement", "Product Manager", ("requirement",)),
+    ("design", "Architect", ("design_doc", "architecture")),
+    ("planning", "Project Manager", ("task_plan",)),
+    ("development", "Engineer", ("code",)),
+    ("testing", "QA Engineer", ("test_plan",)),
+)
+CODE = 'def main() -> None:\n    print("Rehearsed.")\n\n\nif __name__ == "__main__":\n    main()\n'
 
 
 class Gateway(BaseHTTPRequestHandler):
-    """Answers every request of a rehearsal: first with a tool call, where tools are offered, then with a text."""
+    """Answers every request of a rehearsal: with the form or the code that is asked for, with a tool call where tools
+    are offered, else with a text."""
 
     protocol_version = "HTTP/1.1"
     remark = ""  # said beside a tool call
@@ -41,7 +53,7 @@ class Gateway(BaseHTTPRequestHandler):
 
     def answer(self, body: dict[str, Any]) -> None:
         """Answer a request for a completion."""
-        delta: dict[str, Any] = {"role": "assistant", "content": "The answer."}
+        delta: dict[str, Any] = {"role": "assistant", "content": self._text(body)}
         if body.get("tools") and not any(message["role"] == "tool" for message in body["messages"]):
             function = body["tools"][0]["function"]
             values = {name: "Writer" if name == "coworker" else "1" for name in function["parameters"]["properties"]}
@@ -59,6 +71,13 @@ class Gateway(BaseHTTPRequestHandler):
         base = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "rehearsal"}
         events = [{**base, "choices": choice, "usage": None if choice else usage} for choice in choices]
         self._send("text/event-stream", "".join(f"data: {json.dumps(e)}\n\n" for e in events) + "data: [DONE]\n\n")
+
+    @staticmethod
+    def _text(body: dict[str, Any]) -> str:
+        form = (body.get("response_format") or {}).get("json_schema")
+        if form:
+            return json.dumps(example(form["schema"]), ensure_ascii=False)
+        return f"```python\n{CODE}```" if "block of code" in str(body["messages"][-1]["content"]) else "The answer."
 
     def _send(self, kind: str, text: str) -> None:
         raw = text.encode()
@@ -119,16 +138,50 @@ def spec(base_url: str, process: Process) -> RunSpec:
     )
 
 
+def stages(base_url: str) -> list[RunSpec]:
+    """A run for each stage of a small project, which starts from what those before it would have made."""
+    found: list[RunSpec] = []
+    materials: list[Material] = []
+    for name, role, kinds in STAGES:
+        run = spec(base_url, "sequential")
+        run["agents"] = [{**run["agents"][0], "key": name, "role": role, "tools": []}]
+        run["tasks"] = [{**run["tasks"][0], "key": name, "name": name, "agent": name}]
+        run["tools"] = []
+        run["materials"] = list(materials)
+        run["project"] = {
+            "name": "Rehearsal",
+            "type": "cli_tool",
+            "audience": "",
+            "requirement": "A program that says that it was rehearsed.",
+            "technical": {},
+            "folders": [],
+        }
+        wanted = [Wanted(type=kind, title=kind) for kind in kinds]
+        run["stage"] = {"name": name, "round": 1, "deliverables": wanted, "instructions": ""}
+        found.append(run)
+        for kind in kinds:
+            files = [File(path="main.py", content=CODE)] if kind == "code" else []
+            text = "## Files\n- `main.py`"
+            materials.append(
+                Material(key=kind, title=kind, kind=kind, role=role, version="1.0", content=text, files=files)
+            )
+    return found
+
+
 def late_modules(engine: str) -> list[str]:
     """What a run imports beyond what the adapter imports. Imports the framework into this process."""
     adapter = importlib.import_module(ENGINES[engine].module)
+    adapter.prepare()
     early = set(sys.modules)
     with ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as server, Path(os.devnull).open("w") as nowhere:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         base_url = f"http://127.0.0.1:{server.server_port}/v1"
         processes: tuple[Process, ...] = ("sequential", "parallel", "hierarchical")
-        for process in processes:
-            adapter.run(spec(base_url, process), Output(nowhere.fileno()))
+        for run in [*(spec(base_url, process) for process in processes), *stages(base_url)]:
+            try:
+                adapter.run({**run, "engine": engine}, Output(nowhere.fileno()))
+            except Failed as exc:  # what it imported up to there counts
+                sys.stderr.write(f"{run['tasks'][0]['name']}: {exc}\n")
         server.shutdown()
     return sorted(set(sys.modules) - early)
 
@@ -139,8 +192,8 @@ def main() -> None:
     options = parser.parse_args()
     if os.environ.get("HOME") != os.environ.get("TMPDIR"):  # not in an engine's environment yet
         with tempfile.TemporaryDirectory() as home:
-            again = [sys.executable, "-m", __spec__.name, options.engine]
-            sys.exit(subprocess.run(again, env=launch.environment(Path(home)), check=False).returncode)
+            again = [ENGINES[options.engine].interpreter, "-m", __spec__.name, options.engine]
+            sys.exit(subprocess.run(again, env=launch.environment(Path(home)), cwd=home, check=False).returncode)
     modules = late_modules(options.engine)
     sys.stdout.write("\n".join(modules) + "\n")
     sys.stdout.flush()

@@ -42,29 +42,35 @@ class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
 
-def restrict(*, datagrams: bool) -> None:
-    """Refuse those calls to this thread and all it starts; `datagrams`: allow UDP, which looking up names needs.
+def is_known() -> bool:
+    """Whether the numbers of this machine's system calls are known, so that `restrict` does something."""
+    return platform.machine() in _MACHINES
+
+
+def restrict(*, datagrams: bool, streams: bool = True) -> None:
+    """Refuse those calls to this thread and all it starts; `datagrams`: allow UDP, which looking up names needs;
+    `streams`: allow TCP.
 
     Does nothing on architectures whose numbers are not known here. Needs no-new-privileges; raises OSError.
     """
     machine = _MACHINES.get(platform.machine())
     if machine is None:
         return
-    code = _filter(machine, datagrams)
+    code = _filter(machine, datagrams, streams)
     program = _Program(len(code) // 8, code)
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program), 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
 
-def _filter(machine: _Machine, datagrams: bool) -> bytes:
+def _filter(machine: _Machine, datagrams: bool, streams: bool) -> bytes:
     """The program: each jump names how many instructions to skip when it holds, and when it does not."""
 
     def line(code: int, value: int, holds: int = 0, fails: int = 0) -> bytes:
         return struct.pack("HBBI", code, holds, fails, value)
 
     refuse, allow = line(_RETURN, _REFUSE), line(_RETURN, _ALLOW)
-    kinds = [socket.SOCK_STREAM, *([socket.SOCK_DGRAM] if datagrams else [])]
+    kinds = [*([socket.SOCK_STREAM] if streams else []), *([socket.SOCK_DGRAM] if datagrams else [])]
     lines = [
         *(line(_LOAD, _ARCHITECTURE), line(_JUMP_EQUAL, machine.audit, 1), refuse),
         *(line(_LOAD, _NUMBER), line(_JUMP_AT_LEAST, _FOREIGN_NUMBERS, 0, 1), refuse),

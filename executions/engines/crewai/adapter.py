@@ -26,6 +26,7 @@ from crewai.utilities.string_utils import sanitize_tool_name
 from pydantic import BaseModel, PrivateAttr
 
 from executions.engines import pausing, schedule, taskgraph
+from executions.engines.calls import TooLong
 from executions.engines.crewai import errors, prompts
 from executions.engines.crewai.events import EventSink
 from executions.engines.crewai.llm import GatewayClient, RoleLLM
@@ -104,7 +105,11 @@ class PortalCrew(Crew):
             given = [output for other in takes[key] if (output := by_key[other].output) is not None]
             reviews = spec["reviews"].get(key, [])
             texts = [*(output.raw for output in given), *([prompts.sent_back(reviews)] if reviews else [])]
-            return self._carry(specs[key], by_key[key], DIVIDERS.join(texts))
+            contexts = [
+                DIVIDERS.join([*prompts.of_stage(spec, specs[key], bounds), *texts])
+                for bounds in (prompts.USUAL, prompts.BRIEF)
+            ]
+            return self._carry(specs[key], by_key[key], list(dict.fromkeys(contexts)))
 
         outputs = schedule.run(
             list(specs), taskgraph.needs(spec), execute,
@@ -112,20 +117,30 @@ class PortalCrew(Crew):
         )  # fmt: skip
         return self._create_crew_output([outputs[key] for key in specs])
 
-    def _carry(self, spec: TaskSpec, task: Task, context: str) -> TaskOutput | None:
-        """Do one task and say so; None when a person has to approve its answer."""
+    def _carry(self, spec: TaskSpec, task: Task, contexts: list[str]) -> TaskOutput | None:
+        """Do one task and say so, in the first context that its model can read; None when a person has to approve."""
         prepared, _, _ = prepare_task_execution(self, task, 0, None, [], None)
         role = prepared.agent.role
         tell = partial(self._cast.output.event, task=spec["key"], role=role)
         tell("task.started", data={"name": spec["name"], "agent": role})
         try:
-            done = task.execute_sync(agent=prepared.agent, context=context, tools=prepared.tools)
+            done = self._answer(task, prepared, contexts, tell)
             what = "approval.requested" if spec["human_input"] else "task.completed"
             tell(what, data={"name": spec["name"], "output": done.raw})
         except (Exception, SystemExit) as exc:
             tell("task.failed", data={"name": spec["name"], "error": str(errors.of_run(exc))})
             raise
         return None if spec["human_input"] else done
+
+    def _answer(self, task: Task, prepared: Any, contexts: list[str], tell: Any) -> TaskOutput:
+        context, *shorter = contexts
+        try:
+            return task.execute_sync(agent=prepared.agent, context=context, tools=prepared.tools)
+        except Exception as exc:
+            if not shorter or not isinstance(errors.of_run(exc), TooLong):
+                raise
+        tell("log", data={"message": "What the role was given was longer than its model can read: it gets less of it."})
+        return self._answer(task, prepared, shorter, tell)
 
     def _add_delegation_tools(self, task: Task, tools: Any) -> Any:
         # Coworkers of this task's own: one agent cannot work for two tasks at a time.

@@ -1,30 +1,9 @@
-"""CrewAI's and the model client's failures as sentences for people."""
+"""CrewAI's failures as sentences for people."""
 
-import json
-
-import httpx
-from openai import APIConnectionError, APIError, APIStatusError
-
-from executions.engines.output import Failed, GatewayLost
-
-GATEWAY_LOST = "The gateway could not be reached, or broke off its answer."
-TOO_LONG = "The text was longer than the model can read."
-# Raised while a model is called; nothing else of the client's leaves `RoleLLM`.
-CALL_ERRORS = (APIError, httpx.HTTPError, json.JSONDecodeError)
-
-
-def of_call(error: Exception) -> Failed | GatewayLost:
-    """What went wrong with a call: the gateway's own sentence where it gave one."""
-    if isinstance(error, APIStatusError) or (isinstance(error, APIError) and not isinstance(error, APIConnectionError)):
-        if "context" in str(error.code or "") or "context length" in error.message:
-            # In words of ours: CrewAI takes the providers' as a sign to end the process.
-            return Failed(TOO_LONG)
-        body = error.body
-        sentence = body.get("message") if isinstance(body, dict) else None
-        return Failed(str(sentence or error.message))
-    if isinstance(error, json.JSONDecodeError):
-        return Failed("The model's answer could not be read.", reason="bad_output")
-    return GatewayLost(GATEWAY_LOST)
+from executions.engines.calls import CALL_ERRORS as CALL_ERRORS
+from executions.engines.calls import GATEWAY_LOST as GATEWAY_LOST
+from executions.engines.calls import of_call as of_call
+from executions.engines.output import Failed
 
 
 def of_run(error: BaseException) -> Failed:
