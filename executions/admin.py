@@ -5,16 +5,18 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.widgets import AutocompleteSelect
-from django.db.models import OuterRef, Subquery
+from django.db.models import CharField, OuterRef, Subquery, Value
+from django.db.models.functions import Coalesce, Concat
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
+from unfold.widgets import UnfoldAdminSelectWidget
 
 from executions import budgets
 from executions.models import Attempt, Budget, Execution, ExecutionEvent, LLMCall, TaskRun, ToolCall, Worker
-from portal.accounts.models import User
+from portal.accounts.models import ApiKey, User
 from portal.lib.admin import ReadOnlyAdmin, ReadOnlyInline
 
 
@@ -78,8 +80,9 @@ class ExecutionEventAdmin(ReadOnlyAdmin):
 
 @admin.register(LLMCall)
 class LLMCallAdmin(ReadOnlyAdmin):
-    list_display = ["model", "status", "role", "prompt_tokens", "completion_tokens", "cost_usd", "opened_at"]
+    list_display = ["model", "status", "user", "role", "prompt_tokens", "completion_tokens", "cost_usd", "opened_at"]
     list_filter = ["status", "model", "provider", "error_code"]
+    list_select_related = ["user"]
     search_fields = ["=execution__id", "=call_id"]
     date_hierarchy = "opened_at"
     ordering = ["-id"]
@@ -94,13 +97,21 @@ class ToolCallAdmin(ReadOnlyAdmin):
 
 
 class BudgetForm(forms.ModelForm):
-    """A budget's user is picked by name."""
+    """A budget is for a user, who is picked by name, or for an API key."""
 
     subject_id = forms.ModelChoiceField(
         User.objects.all(),
         label=_("user"),
+        required=False,
         # Searches users as a field that points to one does.
         widget=AutocompleteSelect(Execution._meta.get_field("created_by"), admin.site),
+    )
+    api_key = forms.ModelChoiceField(
+        ApiKey.objects.filter(revoked_at=None).select_related("user"),
+        label=_("API key"),
+        required=False,
+        widget=UnfoldAdminSelectWidget,
+        help_text=_("Instead of a user: for what is done with this key."),
     )
 
     class Meta:
@@ -110,10 +121,18 @@ class BudgetForm(forms.ModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if not self.instance._state.adding:
-            del self.fields["subject_id"]
+            del self.fields["subject_id"], self.fields["api_key"]
 
-    def clean_subject_id(self) -> Any:
-        return self.cleaned_data["subject_id"].pk
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        if not self.instance._state.adding:
+            return cleaned
+        user: Any = cleaned.get("subject_id")
+        key: Any = cleaned.get("api_key")
+        if bool(user) == bool(key):
+            raise forms.ValidationError(_("Name a user or an API key."), code="required")
+        self.instance.subject_kind = Budget.Subject.USER if user else Budget.Subject.API_KEY
+        return {**cleaned, "subject_id": user.pk if user else key.pk}
 
     def _post_clean(self) -> None:
         super()._post_clean()  # type: ignore[misc]
@@ -125,39 +144,56 @@ class BudgetForm(forms.ModelForm):
             self.add_error(None, exc)
 
 
+class SubjectFilter(admin.SimpleListFilter):
+    """Whose they are: those of projects stand on the projects' pages."""
+
+    title = _("kind")
+    parameter_name = "kind"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        return [(kind.value, kind.label) for kind in (Budget.Subject.USER, Budget.Subject.API_KEY)]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        return queryset.filter(subject_kind=self.value()) if self.value() else queryset
+
+
 @admin.register(Budget)
 class BudgetAdmin(ModelAdmin):
-    """What users may spend. Whose it is stays as it was given."""
+    """What users and API keys may spend. Whose it is stays as it was given."""
 
     form = BudgetForm
-    list_display = ["user", "period", "limit_usd", "spent_usd", "limit_tokens", "spent_tokens"]
-    list_filter = ["period"]
-    fields = ["subject_id", "period", "limit_usd", "limit_tokens"]
+    list_display = ["whose", "period", "limit_usd", "spent_usd", "limit_tokens", "spent_tokens"]
+    list_filter = ["period", SubjectFilter]
+    fields = ["subject_id", "api_key", "period", "limit_usd", "limit_tokens"]
     counted = ["spent_usd", "reserved_usd", "spent_tokens", "reserved_tokens", "window_start"]
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ["user", *self.fields[1:], *self.counted] if obj else self.fields
+        return ["whose", *self.fields[2:], *self.counted] if obj else self.fields
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ["user", *self.counted] if obj else []
+        return ["whose", *self.counted] if obj else []
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        name = Subquery(User.objects.filter(pk=OuterRef("subject_id")).values("username")[:1])
-        return super().get_queryset(request).annotate(username=name)
+        user = User.objects.filter(pk=OuterRef("subject_id")).values("username")[:1]
+        keys = ApiKey.objects.filter(pk=OuterRef("subject_id"))
+        said = Concat("user__username", Value(": "), "name", Value(" (ap_"), "prefix", Value("…)"))
+        name = Coalesce(Subquery(user), Subquery(keys.values(said=said)[:1], output_field=CharField()))
+        given = super().get_queryset(request).exclude(subject_kind=Budget.Subject.ACCESS)  # those stand on projects
+        return given.annotate(username=name)
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
         if search_term:
             queryset = queryset.filter(username__icontains=search_term)
         return queryset, False
 
-    @admin.display(description=_("user"), ordering="username")
-    def user(self, budget: Budget) -> str:
+    @admin.display(description=_("for"), ordering="username")
+    def whose(self, budget: Budget) -> str:
         return str(getattr(budget, "username", None) or _("(deleted)"))
 
     def save_model(self, request: HttpRequest, obj: Budget, form: Any, change: bool) -> None:
         # What is spent and reserved changes meanwhile, and is not written back.
         obj.save(update_fields=[*form.changed_data, "updated_at"] if change else None)
-        budgets.go_on(user=obj.subject_id, by=request.user)  # type: ignore[arg-type]
+        budgets.go_on(user=budgets.owner_of(obj), by=request.user)  # type: ignore[arg-type]
 
 
 @admin.register(Worker)

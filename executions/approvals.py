@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.core import signing
 from django.db import models, transaction
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 from executions import events
 from executions.models import Approval, Execution, TaskRun
 from executions.tasks import ring_soon
+from portal.accounts import audit
 from portal.accounts.models import User
 from portal.accounts.permissions import Action, can, require
 from portal.lib.problems import Conflict, FieldError, InvalidValues, Problem
@@ -95,6 +96,8 @@ def answer(
         approval.refresh_from_db()
         if won:
             _carry_out(execution, approval, by)
+            told = {"decision": approval.status, "via": via, "execution_id": approval.execution_id}
+            audit.record("approval.answered", by=by, target=approval, after=told)
         elif not _is_repeated(approval, by, given):
             raise _too_late(approval)
     if won:
@@ -179,7 +182,8 @@ def _too_late(approval: Approval) -> AlreadyAnswered:
 
 def to_answer(user: User) -> "models.QuerySet[Approval]":
     """The questions, open and answered, that `user` may answer."""
-    return Approval.objects.filter(execution__in=Execution.objects.editable_by(user).values("pk"))
+    # Question by question: of runs there are many more.
+    return Approval.objects.filter(Exists(Execution.objects.editable_by(user).filter(pk=OuterRef("execution"))))
 
 
 def require_open(approval: Approval) -> None:
@@ -198,6 +202,12 @@ def make_link(approval: Approval, user: User) -> str:
     """
     token = signing.dumps([approval.pk.hex, user.pk.hex], salt=_SALT)
     return settings.PORTAL_URL + reverse("executions:approval-link", args=[token])
+
+
+def hand_out_link(approval: Approval, *, by: User) -> str:
+    """A link of `make_link` for `by` to use or to give away; the audit log knows that there is one."""
+    audit.record("approval.link_made", by=by, target=approval, after={"execution_id": approval.execution_id})
+    return make_link(approval, by)
 
 
 def from_token(token: str) -> tuple[Approval, User]:

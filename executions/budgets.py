@@ -1,7 +1,9 @@
 """Budgets: what runs may use at most, in money and tokens.
 
-A run has limits of its own, and its user's `Budget` rows hold over all of the user's runs. Before each
-request the gateway reserves the most that it may cost, in the very statements that check the limits;
+A run has limits of its own; its user's `Budget` rows hold over all that the user has models do, those
+of the API key with which it was started over all that is done with the key, and those of its access list over
+all runs that this guards together: a project's. Before each request the
+gateway reserves the most that it may cost, in the very statements that check the limits (`executions.reserves`);
 after it, the reserve goes back and what was used is added. So what is spent and reserved together
 never passes a limit, however many requests are under way. Local models cost nothing.
 
@@ -11,19 +13,21 @@ event stream's.
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from django.core.exceptions import ValidationError
-from django.db import connection
-from django.db.models import Exists, OuterRef
+from django.db import transaction
+from django.db.models import Exists, OuterRef, Q, Sum
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from crews.models import LLMModel, LLMProvider
 from crews.models.catalog import LLMFallback
@@ -31,15 +35,21 @@ from executions.errors import TransitionLost
 from executions.models import Budget, Execution
 from executions.status import Status, WaitingFor
 from executions.tasks import ring_soon
-from portal.accounts.models import User
-from portal.lib import rows
+from portal.accounts.models import AccessList, ApiKey, User
 from portal.lib.problems import FieldError, Problem
 from portal.lib.reading import Reading
 
 USD, TOKENS = "usd", "tokens"
+OWN = "run"
 PASS = 500  # waiting runs that one look at the budgets takes in
-# Of an execution's query: whether its user has a budget at all, so that most runs cost no query more.
-USER_HAS_BUDGET = Exists(Budget.objects.filter(subject_kind=Budget.Subject.USER, subject_id=OuterRef("created_by_id")))
+# Of an execution's query: whether there is a budget that it counts against, so that most runs cost no query more.
+HAS_BUDGET = Exists(
+    Budget.objects.filter(
+        Q(subject_kind=Budget.Subject.USER, subject_id=OuterRef("created_by_id"))
+        | Q(subject_kind=Budget.Subject.API_KEY, subject_id=OuterRef("api_key_id"))
+        | Q(subject_kind=Budget.Subject.ACCESS, subject_id=OuterRef("access_id"))
+    )
+)
 
 
 class ModelUnpriced(Problem):
@@ -70,14 +80,14 @@ class Limits:
 
 @dataclass
 class Room:
-    """One limit, and what has gone of it; `key` names the row that it stands on."""
+    """One limit, and what has gone of it; `key` names the row that it stands on, `whose` it is: OWN is the run's."""
 
     key: uuid.UUID
     kind: str
     limit: Any
     spent: Any
     reserved: Any
-    is_own: bool
+    whose: str
 
     def lacks(self, needs: Amount) -> bool:
         """Whether `needs` would pass it even if nothing were reserved."""
@@ -96,131 +106,44 @@ class Room:
         """Why `needs` is too much, for people."""
         if self.kind == USD:
             named = {"needs": _money(needs.usd), "limit": _money(self.limit), "left": _money(self._left)}
-            if self.is_own:
-                text = _(
-                    "The next LLM call may cost US$ %(needs)s; the run's budget of US$ %(limit)s has %(left)s left."
-                )
-            else:
-                text = _(
-                    "The next LLM call may cost US$ %(needs)s; the user's budget of US$ %(limit)s has %(left)s left."
-                )
-            return text % named
+            return str(_IN_USD[self.whose]) % named
         named = {"needs": str(needs.tokens), "limit": str(self.limit), "left": str(self._left)}
-        if self.is_own:
-            text = _("The next LLM call may take %(needs)s tokens; the run's budget of %(limit)s has %(left)s left.")
-        else:
-            text = _("The next LLM call may take %(needs)s tokens; the user's budget of %(limit)s has %(left)s left.")
-        return text % named
+        return str(_IN_TOKENS[self.whose]) % named
 
     @property
     def _left(self) -> Any:
         return max(self.limit - self.spent, 0)
 
 
+_IN_USD = {
+    OWN: gettext_lazy("The next LLM call may cost US$ %(needs)s; the run's budget of US$ %(limit)s has %(left)s left."),
+    Budget.Subject.USER: gettext_lazy(
+        "The next LLM call may cost US$ %(needs)s; the user's budget of US$ %(limit)s has %(left)s left."
+    ),
+    Budget.Subject.API_KEY: gettext_lazy(
+        "The next LLM call may cost US$ %(needs)s; the API key's budget of US$ %(limit)s has %(left)s left."
+    ),
+    Budget.Subject.ACCESS: gettext_lazy(
+        "The next LLM call may cost US$ %(needs)s; the project's budget of US$ %(limit)s has %(left)s left."
+    ),
+}
+_IN_TOKENS = {
+    OWN: gettext_lazy("The next LLM call may take %(needs)s tokens; the run's budget of %(limit)s has %(left)s left."),
+    Budget.Subject.USER: gettext_lazy(
+        "The next LLM call may take %(needs)s tokens; the user's budget of %(limit)s has %(left)s left."
+    ),
+    Budget.Subject.API_KEY: gettext_lazy(
+        "The next LLM call may take %(needs)s tokens; the API key's budget of %(limit)s has %(left)s left."
+    ),
+    Budget.Subject.ACCESS: gettext_lazy(
+        "The next LLM call may take %(needs)s tokens; the project's budget of %(limit)s has %(left)s left."
+    ),
+}
+
+
 def _money(value: Any) -> str:
     """US$, exact but without the zeros at the end."""
     return f"{Decimal(value).normalize():f}"
-
-
-# --- Reserving and settling -----------------------------------------------------------------------
-
-# The values beside a column are text to SQLite, so they are made numbers; and its sums are floating, so
-# they are rounded to what the columns keep.
-_RESERVE = """
-UPDATE executions_budget
-   SET reserved_usd = ROUND(reserved_usd + CAST(%s AS NUMERIC), 8), reserved_tokens = reserved_tokens + %s
- WHERE id IN ({ids})
-   AND (limit_usd IS NULL OR CAST(%s AS NUMERIC) = 0
-        OR ROUND(spent_usd + reserved_usd + CAST(%s AS NUMERIC), 8) <= limit_usd)
-   AND (limit_tokens IS NULL OR spent_tokens + reserved_tokens + %s <= limit_tokens)
-"""
-_SETTLE = """
-UPDATE executions_budget
-   SET reserved_usd = ROUND(reserved_usd - CAST(%s AS NUMERIC), 8), reserved_tokens = reserved_tokens - %s,
-       spent_usd = ROUND(spent_usd + CAST(%s AS NUMERIC), 8), spent_tokens = spent_tokens + %s
- WHERE id IN ({ids})
-"""
-# A run's own: counts the call and reserves, where the token's attempt is running and within its limits.
-_RESERVE_OWN = """
-UPDATE executions_execution
-   SET llm_calls_count = llm_calls_count + 1,
-       reserved_usd = ROUND(reserved_usd + CAST(%s AS NUMERIC), 8), reserved_tokens = reserved_tokens + %s
- WHERE id = %s AND status = %s AND attempt = %s AND stop_requested_at IS NULL
-   AND llm_calls_count - calls_before_restart < max_llm_calls
-   AND (budget_usd IS NULL OR CAST(%s AS NUMERIC) = 0
-        OR ROUND(cost_usd + reserved_usd + CAST(%s AS NUMERIC), 8) <= budget_usd)
-   AND (budget_tokens IS NULL OR prompt_tokens + completion_tokens + reserved_tokens + %s <= budget_tokens)
-RETURNING roles_version, budget_usd, budget_tokens
-"""
-_SETTLE_OWN = """
-UPDATE executions_execution
-   SET reserved_usd = ROUND(reserved_usd - CAST(%s AS NUMERIC), 8), reserved_tokens = reserved_tokens - %s,
-       cost_usd = ROUND(cost_usd + CAST(%s AS NUMERIC), 8),
-       prompt_tokens = prompt_tokens + %s, completion_tokens = completion_tokens + %s,
-       unpriced_calls = unpriced_calls + %s
- WHERE id = %s
-RETURNING status
-"""
-
-
-def reserve_own(execution: uuid.UUID, attempt: int, most: Amount) -> tuple[int, bool] | None:
-    """Count a call of a running attempt and reserve the `most` it may use, on the run itself. One statement.
-
-    Returns the run's `roles_version` and whether it has limits of its own; None when the attempt is over
-    or stopping, or a limit leaves no room.
-    """
-    usd, tokens = most.usd, most.tokens
-    key = rows.key(Execution, execution)
-    with connection.cursor() as cursor:
-        cursor.execute(_RESERVE_OWN, [usd, tokens, key, Status.RUNNING, attempt, usd, usd, tokens])
-        found = cursor.fetchone()
-    # SQLite 3.40 says of every column that it returns that it IS NOT NULL, so that is asked here.
-    return None if found is None else (int(found[0]), found[1] is not None or found[2] is not None)
-
-
-def settle_own(
-    execution: uuid.UUID,
-    reserved: Amount,
-    *,
-    prompt_tokens: int,
-    completion_tokens: int,
-    cost_usd: Decimal,
-    is_unpriced: bool,
-) -> str | None:
-    """Give a call's reserve back and add what it used to the run's totals.
-
-    Returns the run's status, None when the run was deleted.
-    """
-    used = [cost_usd, prompt_tokens, completion_tokens, int(is_unpriced)]
-    found = rows.one(_SETTLE_OWN, [reserved.usd, reserved.tokens, *used, rows.key(Execution, execution)])
-    return found[0] if found else None
-
-
-def reserve(budgets: Sequence[str], most: Amount) -> bool:
-    """Reserve `most` on all of `budgets` (ids); False when one leaves no room: then roll back."""
-    if not budgets:
-        return True
-    keys = _locked(budgets)
-    sql = _RESERVE.format(ids=", ".join(["%s"] * len(keys)))
-    usd, tokens = most.usd, most.tokens
-    return rows.execute(sql, [usd, tokens, *keys, usd, usd, tokens]) == len(keys)
-
-
-def settle(budgets: Sequence[str], reserved: Amount, used: Amount) -> None:
-    """Give a reserve back on all of `budgets` (ids) that are still there, and add what was used."""
-    if not budgets:
-        return
-    keys = _locked(budgets)
-    sql = _SETTLE.format(ids=", ".join(["%s"] * len(keys)))
-    rows.execute(sql, [reserved.usd, reserved.tokens, used.usd, used.tokens, *keys])
-
-
-def _locked(budgets: Sequence[str]) -> list[Any]:
-    """The keys of `budgets`; several are locked in the order of their ids, as one UPDATE would not promise."""
-    ids = sorted(uuid.UUID(name) for name in budgets)
-    if len(ids) > 1 and connection.features.has_select_for_update:
-        list(Budget.objects.select_for_update().filter(pk__in=ids).order_by("pk").values_list("pk"))
-    return [rows.key(Budget, one) for one in ids]
 
 
 # --- What there is --------------------------------------------------------------------------------
@@ -233,9 +156,20 @@ def prices_of(model: LLMModel) -> tuple[Decimal | None, Decimal | None]:
     return model.price_in, model.price_out
 
 
-def limits_of(user: uuid.UUID | None, usd: Decimal | None, tokens: int | None, *, user_has_budget: bool) -> Limits:
-    """The limits of a run with `usd` and `tokens` of its own. A query only where the user has budgets."""
-    found = of_user(user) if user and user_has_budget else []
+def limits_of(
+    user: uuid.UUID | None,
+    usd: Decimal | None = None,
+    tokens: int | None = None,
+    *,
+    api_key: uuid.UUID | None = None,
+    access: uuid.UUID | None = None,
+    has_budget: bool = True,
+) -> Limits:
+    """The limits of calls of a user and an API key, in a run with `usd` and `tokens` of its own and an access list.
+
+    A query only where there are budgets.
+    """
+    found = of(user, api_key, access) if has_budget else []
     return Limits(
         in_usd=usd is not None or any(budget.limit_usd is not None for budget in found),
         in_tokens=tokens is not None or any(budget.limit_tokens is not None for budget in found),
@@ -243,9 +177,75 @@ def limits_of(user: uuid.UUID | None, usd: Decimal | None, tokens: int | None, *
     )
 
 
+def of(user: uuid.UUID | None, api_key: uuid.UUID | None = None, access: uuid.UUID | None = None) -> list[Budget]:
+    """The budgets that calls of a person count against, made with an API key and in a run under an access list.
+
+    Each in its current period.
+    """
+    return current(_about([user], [api_key], [access])) if user or api_key or access else []
+
+
 def of_user(user: uuid.UUID) -> list[Budget]:
     """The budgets of a person, each in its current period."""
-    return current(Budget.objects.filter(subject_kind=Budget.Subject.USER, subject_id=user))
+    return of(user)
+
+
+def of_person(user: uuid.UUID) -> list[Budget]:
+    """The budgets of a person and of their keys, each in its current period."""
+    keys = ApiKey.objects.filter(user=user).values("pk")
+    return current(
+        Budget.objects.filter(
+            Q(subject_kind=Budget.Subject.USER, subject_id=user)
+            | Q(subject_kind=Budget.Subject.API_KEY, subject_id__in=keys)
+        )
+    )
+
+
+def of_access(access: uuid.UUID) -> list[Budget]:
+    """The budgets over what an access list guards together, each in its current period."""
+    return of(None, None, access)
+
+
+def _about(
+    users: Iterable[uuid.UUID | None],
+    keys: Iterable[uuid.UUID | None] = (),
+    accesses: Iterable[uuid.UUID | None] = (),
+) -> Any:
+    return Budget.objects.filter(
+        Q(subject_kind=Budget.Subject.USER, subject_id__in=[user for user in users if user])
+        | Q(subject_kind=Budget.Subject.API_KEY, subject_id__in=[key for key in keys if key])
+        | Q(subject_kind=Budget.Subject.ACCESS, subject_id__in=[access for access in accesses if access])
+    )
+
+
+def of_people() -> Any:
+    """The budgets that admins give: those of people and of API keys."""
+    return Budget.objects.exclude(subject_kind=Budget.Subject.ACCESS)
+
+
+class Left(NamedTuple):
+    """What is left of a budget; None where it sets no limit."""
+
+    usd: Decimal | None
+    tokens: int | None
+
+
+def left_of(budget: Budget) -> Left:
+    """What calls may still take, if those under way take what they have reserved."""
+    usd, tokens = budget.limit_usd, budget.limit_tokens
+    return Left(
+        None if usd is None else max(usd - budget.spent_usd - budget.reserved_usd, Decimal(0)),
+        None if tokens is None else max(tokens - budget.spent_tokens - budget.reserved_tokens, 0),
+    )
+
+
+def owner_of(budget: Budget) -> uuid.UUID | None:
+    """Whose calls a budget is about; None when they have been deleted."""
+    if budget.subject_kind == Budget.Subject.USER:
+        return budget.subject_id
+    if budget.subject_kind == Budget.Subject.ACCESS:
+        return AccessList.objects.filter(pk=budget.subject_id).values_list("owner_id", flat=True).first()
+    return ApiKey.objects.filter(pk=budget.subject_id).values_list("user_id", flat=True).first()
 
 
 def current(budgets: Any) -> list[Budget]:
@@ -273,19 +273,22 @@ def rooms(execution: Execution, budgets: Iterable[Budget]) -> list[Room]:
     """Every limit that the calls of `execution` are under: its own, and those of `budgets`."""
     tokens = execution.prompt_tokens + execution.completion_tokens
     found = [
-        Room(execution.pk, USD, execution.budget_usd, execution.cost_usd, execution.reserved_usd, True),
-        Room(execution.pk, TOKENS, execution.budget_tokens, tokens, execution.reserved_tokens, True),
+        Room(execution.pk, USD, execution.budget_usd, execution.cost_usd, execution.reserved_usd, OWN),
+        Room(execution.pk, TOKENS, execution.budget_tokens, tokens, execution.reserved_tokens, OWN),
     ]
+    return [*(room for room in found if room.limit is not None), *rooms_of(budgets)]
+
+
+def rooms_of(budgets: Iterable[Budget]) -> list[Room]:
+    """Every limit of some budgets."""
+    found = []
     for budget in budgets:
-        found += _rooms_of(budget)
+        whose = budget.subject_kind
+        found += [
+            Room(budget.pk, USD, budget.limit_usd, budget.spent_usd, budget.reserved_usd, whose),
+            Room(budget.pk, TOKENS, budget.limit_tokens, budget.spent_tokens, budget.reserved_tokens, whose),
+        ]
     return [room for room in found if room.limit is not None]
-
-
-def _rooms_of(budget: Budget) -> list[Room]:
-    return [
-        Room(budget.pk, USD, budget.limit_usd, budget.spent_usd, budget.reserved_usd, False),
-        Room(budget.pk, TOKENS, budget.limit_tokens, budget.spent_tokens, budget.reserved_tokens, False),
-    ]
 
 
 def check(budget: Budget) -> None:
@@ -299,13 +302,51 @@ def check(budget: Budget) -> None:
     same = Budget.objects.filter(
         subject_kind=budget.subject_kind, subject_id=budget.subject_id, period=budget.period
     ).exclude(pk=budget.pk)
-    if budget._state.adding and not User.objects.filter(pk=budget.subject_id).exists():
-        errors["subject_id"] = ValidationError(_("There is no such user."), code="unknown_user")
+    is_users = budget.subject_kind == Budget.Subject.USER
+    known = User.objects.filter(pk=budget.subject_id) if is_users else _usable_keys().filter(pk=budget.subject_id)
+    if budget._state.adding and not known.exists():
+        message = _("There is no such user.") if is_users else _("There is no such API key, or it was revoked.")
+        errors["subject_id"] = ValidationError(message, code="unknown_user" if is_users else "unknown_key")
     elif same.exists():
         detail = _("There is a budget for this period already. Change that one.")
         errors["period"] = ValidationError(detail, code="budget_exists")
     if errors:
         raise ValidationError(errors)
+
+
+def _usable_keys() -> Any:
+    return ApiKey.objects.filter(revoked_at=None)
+
+
+def set_for_access(access: uuid.UUID, *, limit_usd: Decimal | None, by: User | None) -> None:
+    """Limit what the runs of an access list may spend together, from the first of them on; None takes the limit away.
+
+    Calls that are under way when a limit is first set do not count against it. Runs that waited for it go on where
+    there is room now, once the current transaction has committed.
+    """
+    named: dict[str, Any] = {"subject_kind": Budget.Subject.ACCESS, "subject_id": access}
+    with transaction.atomic():
+        budget = Budget.objects.filter(**named, period=Budget.Period.TOTAL).first()
+        if limit_usd is None:
+            if budget is not None:
+                budget.delete()
+        elif budget is None:
+            Budget.objects.create(**named, limit_usd=limit_usd, **_spent_under(access))
+        elif budget.limit_usd != limit_usd:
+            budget.limit_usd = limit_usd
+            # What is spent and reserved changes meanwhile, and is not written back.
+            budget.save(update_fields=["limit_usd", "updated_at"])
+        # Not here: who moves a run takes its row before those of budgets.
+        transaction.on_commit(partial(go_on, access=access, by=by))
+
+
+def _spent_under(access: uuid.UUID) -> dict[str, Any]:
+    """What the runs of an access list have used so far."""
+    used = Execution.objects.filter(access=access).aggregate(
+        usd=Sum("cost_usd"), read=Sum("prompt_tokens"), written=Sum("completion_tokens")
+    )
+    tokens = (used["read"] or 0) + (used["written"] or 0)
+    return {"spent_usd": round(Decimal(used["usd"] or 0), 8), "spent_tokens": tokens}
 
 
 # --- Runs that wait for a budget ------------------------------------------------------------------
@@ -314,12 +355,12 @@ def check(budget: Budget) -> None:
 def affordable(execution: Execution) -> bool:
     """Whether the limits of a run that waits for a budget leave room for the call that it waits with. Two queries."""
     found = Execution.objects.get(pk=execution.pk)
-    budgets = of_user(found.created_by_id) if found.created_by_id else []
+    budgets = of(found.created_by_id, found.api_key_id, found.access_id)
     return all(room.fits(_needs(found)) for room in rooms(found, budgets))
 
 
-def go_on(*, user: uuid.UUID | None = None, by: User | None = None) -> int:
-    """Put the runs that wait for a budget (of `user`, if one is given) back into the queue where there is room.
+def go_on(*, user: uuid.UUID | None = None, access: uuid.UUID | None = None, by: User | None = None) -> int:
+    """Put the runs that wait for a budget (of `user`, under `access`) back into the queue where there is room.
 
     They share what there is: each takes what it needs from what the next may count on, so that not all
     start for the sake of a room that one of them fills. Returns how many go on.
@@ -327,15 +368,19 @@ def go_on(*, user: uuid.UUID | None = None, by: User | None = None) -> int:
     waiting = Execution.objects.filter(status=Status.WAITING, waiting_for=WaitingFor.BUDGET)
     if user is not None:
         waiting = waiting.filter(created_by=user)
+    if access is not None:
+        waiting = waiting.filter(access=access)
     runs = list(waiting.defer("snapshot", "inputs", "final_output").order_by("queue_rank", "pk")[:PASS])
-    people = {run.created_by_id for run in runs} - {None}
     theirs: dict[uuid.UUID | None, list[Room]] = defaultdict(list)
-    if people:
-        for budget in current(Budget.objects.filter(subject_kind=Budget.Subject.USER, subject_id__in=people)):
-            theirs[budget.subject_id] += [room for room in _rooms_of(budget) if room.limit is not None]
+    if runs:
+        about = [{named[kind] for named in map(_subjects, runs)} for kind in range(3)]
+        for budget in current(_about(*about)):
+            theirs[budget.subject_id] += rooms_of([budget])
     count = 0
     for run in runs:
-        needs, over = _needs(run), [*rooms(run, ()), *theirs[run.created_by_id]]
+        needs, over = _needs(run), rooms(run, ())
+        for subject in filter(None, _subjects(run)):
+            over += theirs[subject]
         if all(room.fits(needs) for room in over):
             with suppress(TransitionLost):
                 run.afforded(by=by)
@@ -347,6 +392,11 @@ def go_on(*, user: uuid.UUID | None = None, by: User | None = None) -> int:
     return count
 
 
+def _subjects(run: Execution) -> tuple[uuid.UUID | None, uuid.UUID | None, uuid.UUID | None]:
+    """Whose budgets it counts against: its user's, its API key's, its access list's."""
+    return run.created_by_id, run.api_key_id, run.access_id
+
+
 def _needs(execution: Execution) -> Amount:
     return Amount(execution.needs_usd or Decimal(0), execution.needs_tokens or 0)
 
@@ -354,13 +404,28 @@ def _needs(execution: Execution) -> Amount:
 # --- Models without a price -----------------------------------------------------------------------
 
 
-def require_priced(*, user: User | None, models: Iterable[LLMModel], budget_usd: Decimal | None) -> None:
-    """Refuse models without a price for a run under a budget of money, its own (`budget_usd`) or its user's.
+def require_priced(
+    *,
+    user: User | None,
+    models: Iterable[LLMModel],
+    budget_usd: Decimal | None,
+    api_key: uuid.UUID | None = None,
+    access: uuid.UUID | None = None,
+) -> None:
+    """Refuse models without a price for a run under a budget of money: its own (`budget_usd`), its user's, its key's
+    or its access list's.
 
     Their fallbacks too, as far as they can be used. Raises `ModelUnpriced`, which names them all. One
-    query without such a budget, two with one (`models` with their `provider` read along).
+    query without such a budget (one more with a key or an access list), two with one (`models` with their
+    `provider` read along).
     """
-    if budget_usd is None and not (user and _MONEY_BUDGETS(user.pk)):
+    limited = (
+        budget_usd is not None
+        or (user and _OF_USER(user.pk))
+        or (api_key and _OF_KEY(api_key))
+        or (access and _OF_ACCESS(access))
+    )
+    if not limited:
         return
     chosen = {model.pk: model for model in models}
     unpriced = [name for name, model in chosen.items() if None in prices_of(model)]
@@ -382,6 +447,6 @@ def require_priced(*, user: User | None, models: Iterable[LLMModel], budget_usd:
         )
 
 
-_MONEY_BUDGETS = Reading(
-    lambda user: Budget.objects.filter(subject_kind=Budget.Subject.USER, subject_id=user, limit_usd__isnull=False)
-)
+_OF_USER = Reading(lambda user: _about([user]).filter(limit_usd__isnull=False))
+_OF_KEY = Reading(lambda key: _about([], [key]).filter(limit_usd__isnull=False))
+_OF_ACCESS = Reading(lambda access: _about([], [], [access]).filter(limit_usd__isnull=False))

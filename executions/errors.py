@@ -63,7 +63,10 @@ STEPS: dict[ErrorCode, list[Promise]] = {
     ErrorCode.BUDGET_EXCEEDED: [_("Raise the crew's limit, or give its agents fewer steps, then run it again.")],
     ErrorCode.TOOL_FAILED: [_("Read the tool's error in the events, mend its input, then run it again.")],
     ErrorCode.ENGINE_CRASHED: [_run_again, _("If it happens again, give the log of the attempt to an admin.")],
-    ErrorCode.ENGINE_MISSING: [_("Ask an admin to install the engine.")],
+    ErrorCode.ENGINE_MISSING: [
+        _("Ask an admin to run “manage.py engine install metagpt” where the worker runs, then run it again."),
+        _("“manage.py engine status” says which engines a machine has."),
+    ],
     ErrorCode.WORKER_LOST: [_run_again],
     ErrorCode.TIMED_OUT: [_("Raise the crew's time limit, or make its tasks smaller, then run it again.")],
     ErrorCode.INVALID_INPUT: [_("Mend what is named above, then run it again.")],

@@ -6,7 +6,7 @@ slow in a transaction that appends.
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache, partial
@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from executions.models.stream import EventStream, ExecutionEvent
 from portal.lib import rows
+from portal.lib.redaction import redact
 
 # What may stand in the log (SPEC, event types); `llm.delta` is live only and never stored.
 TYPES = frozenset(
@@ -31,13 +32,22 @@ TYPES = frozenset(
         *("approval.requested", "approval.answered", "deliverable.created", "log"),
     }
 )
+# What may stand in the stream of a project, which shares the log (SPEC, WebSockets).
+PROJECT_TYPES = frozenset(
+    {
+        *("stage_started", "stage_completed", "stage_failed", "stage_rejected", "stage_stale"),
+        *("deliverable_created", "deliverable_reviewed", "progress", "status"),
+    }
+)
 DELTA = "llm.delta"
 # More than this at once does not travel to watchers: they are told of it, and read it from the log.
 MAX_NEWS_CHARACTERS = 64_000
 MAX_LEVELS = 100  # of lists in lists, where there are too many to be written as they are
 ENVELOPE_CHARACTERS = 250  # what an event has beside its data, about
-# After one of these a stream rests, until somebody retries the execution.
+# After one of these an execution's stream rests, until somebody retries it.
 LAST = frozenset({"execution.completed", "execution.failed", "execution.stopped"})
+# And a project's after a `status` of these, until somebody starts it again.
+LAST_STATUSES = frozenset({"completed", "cancelled"})
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class NewEvent:
     at: datetime | None = None
 
     def __post_init__(self) -> None:
-        if self.type not in TYPES:
+        if self.type not in TYPES and self.type not in PROJECT_TYPES:
             raise ValueError(f"{self.type} is not an event type")
 
 
@@ -68,7 +78,7 @@ def append(stream_id: uuid.UUID, new: Sequence[NewEvent]) -> int:
     if not new:
         return 0
     now = timezone.now()
-    texts = [_json(event.data) for event in new]
+    texts = [redact(_json(event.data)) for event in new]
     # Whoever appends within a transaction of its own cannot go on without the events: no savepoint.
     with transaction.atomic(savepoint=False):
         last = _take_numbers(stream_id, len(new))
@@ -166,6 +176,13 @@ def _wire(seq: int, type_: str, at: datetime, task: str, role: str, data: dict[s
         out["role"] = role
     out["data"] = data
     return out
+
+
+def is_last(event: Mapping[str, Any]) -> bool:
+    """Whether a stream rests after `event`, as `read` has it."""
+    if event["type"] == "status":
+        return event["data"].get("status") in LAST_STATUSES
+    return event["type"] in LAST
 
 
 def read(stream_id: uuid.UUID, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:

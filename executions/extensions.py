@@ -1,4 +1,4 @@
-"""What crews hear from runs (`crews.extensions`)."""
+"""What crews hear from runs (`crews.extensions`), and what runs hear of people."""
 
 import uuid
 from collections.abc import Iterable
@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from django.db.models import Max
 
 from crews.models import Crew
+from executions import actions
 from executions.models import Execution, TaskRun
+from portal.accounts.models import User
 from portal.lib.problems import Conflict
 
 
@@ -18,9 +20,15 @@ def refuse_while_running(crew: Crew) -> None:
         )
 
 
-def latest_statuses(tasks: Iterable[uuid.UUID]) -> dict[uuid.UUID, str]:
-    """The status of each task's latest run; tasks that never ran are left out. One query."""
+def latest_statuses(tasks: Iterable[uuid.UUID], user: User) -> dict[uuid.UUID, str]:
+    """The status of each task in the latest run that `user` may see; tasks without one are left out. One query."""
     keys = [str(task) for task in tasks]
-    newest = TaskRun.objects.filter(task__in=keys).values("task").annotate(last=Max("id")).values("last")
+    runs = TaskRun.objects.filter(task__in=keys, execution__in=Execution.objects.visible_to(user))
+    newest = runs.values("task").annotate(last=Max("id")).values("last")
     rows = TaskRun.objects.filter(pk__in=newest).values_list("task", "status")
     return {uuid.UUID(task): status for task, status in rows}
+
+
+def stop_runs_of_the_deactivated(*, user: User, by: User | None, **_: object) -> None:
+    """Receiver of `user_deactivated`: nothing goes on in the name of who may do nothing any more."""
+    actions.stop_runs_of(user, by=by)

@@ -26,6 +26,7 @@ from executions.engines import taskgraph
 from executions.engines.protocol import RunSpec
 from executions.models import EventStream, Execution, JournalEntry, RoleModel, TaskRun
 from executions.tasks import ring_soon
+from portal.accounts import audit
 from portal.accounts.models import AccessList, User
 from portal.lib.problems import Conflict, FieldError, InvalidValues
 
@@ -79,6 +80,7 @@ def fork(
     priority: int | None = None,
     trigger: str = Execution.Trigger.MANUAL,
     idempotency_key: str = "",
+    api_key_id: uuid.UUID | None = None,
 ) -> Execution:
     """Run `execution` again from its finished task `task` (a key), as a new execution of `by`.
 
@@ -86,7 +88,8 @@ def fork(
     `tasks` that run again (key → description, expected_output), of `agents` (key → role, goal,
     backstory) and their `llm` parameters; texts as templates in which `{input}` is filled in.
     `models` (role or key → model) or `model` for all roles; limits and priority, which are the
-    earlier run's unless given; a limit of None is none.
+    earlier run's unless given; a limit of None is none. It is counted to the key `api_key_id` that it is
+    started with, else to the earlier run's, if that is a key of `by`.
 
     With an `idempotency_key` that this person used in the last 24 hours, the fork of that time comes back.
 
@@ -116,7 +119,9 @@ def fork(
     _edit_texts(execution, snapshot, values, again, tasks or {}, agents or {}, refill=inputs is not None)
     roles = _roles(execution, snapshot, models or {}, model, agents or {})
     budget_usd = execution.budget_usd if budget_usd is KEPT else budget_usd
-    budgets.require_priced(user=by, models=[role.llm_model for role in roles], budget_usd=budget_usd)
+    key = api_key_id or _own_key(execution, by)
+    models_used = [role.llm_model for role in roles]
+    budgets.require_priced(user=by, models=models_used, budget_usd=budget_usd, api_key=key)
     execution_id = uuid.uuid4()
     try:
         with kept_files(execution_id, files), transaction.atomic():
@@ -132,6 +137,7 @@ def fork(
                 priority=execution.priority if priority is None else priority,
                 trigger=trigger,
                 created_by=by,
+                api_key_id=key,
                 budget_usd=budget_usd,
                 budget_tokens=execution.budget_tokens if budget_tokens is KEPT else budget_tokens,
                 max_llm_calls=execution.max_llm_calls,
@@ -156,6 +162,8 @@ def fork(
                 "inherited": [key for key in rows if key not in again],
             }
             events.append(execution_id, [events.NewEvent("execution.queued", data=data)])
+            told = {"forked_from": execution.pk, "task": task, "trigger": trigger}
+            audit.record("execution.forked", by=by, target=made, after=told)
             ring_soon()
     except IntegrityError:
         # The same key came twice at once: the other request won.
@@ -163,6 +171,12 @@ def fork(
             return earlier
         raise
     return made
+
+
+def _own_key(execution: Execution, by: User) -> uuid.UUID | None:
+    """The key that the earlier run is counted to, unless it is somebody else's."""
+    key = execution.api_key
+    return key.pk if key is not None and key.user_id == by.pk else None
 
 
 def _inputs(execution: Execution, given: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, InputFile]]:

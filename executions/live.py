@@ -16,7 +16,7 @@ import queue
 import socket
 import threading
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,7 @@ async def serve_socket() -> asyncio.Server:
 
 async def follow(
     stream_id: uuid.UUID, after: int = 0, *, deltas: bool = True, poll_seconds: float = POLL_SECONDS
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncGenerator[dict[str, Any], None]:
     """Everything that happens in a stream after `after`: first what is stored, then live, each event once.
 
     Yields events as `events.read` has them, and `{"type": "llm.delta", "data": {call, offset,
@@ -198,14 +198,14 @@ async def follow(
                 while rows := await _in_thread(events.read)(stream_id, after):
                     for row in rows:
                         yield row
-                        after, ended = row["seq"], row["type"] in events.LAST
+                        after, ended = row["seq"], events.is_last(row)
                 if texts is not None and not ended and not texts.started:
                     for delta in await texts.so_far():
                         yield delta
             else:
                 for row in fresh:
                     yield row
-                    after, ended = row["seq"], row["type"] in events.LAST
+                    after, ended = row["seq"], events.is_last(row)
             if ended:
                 return
             receiving = receiving or asyncio.ensure_future(layer.receive(channel))

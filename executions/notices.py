@@ -4,13 +4,10 @@ Call these outside any transaction and off the event loop: a mail server may tak
 seconds a person. Whatever it does, no run is harmed; the question stands in the portal in any case.
 """
 
-import logging
-import smtplib
-from collections.abc import Iterable
 from datetime import timedelta
 
 from django.conf import settings
-from django.core.mail import EmailMessage, get_connection
+from django.core.mail import EmailMessage
 from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -20,9 +17,8 @@ from django.utils.translation import gettext as _
 
 from executions import approvals, events
 from executions.models import Approval, Execution
+from portal.accounts import mail
 from portal.accounts.models import AccessGrant, Role, User
-
-logger = logging.getLogger(__name__)
 
 MAX_PEOPLE = 20  # told of one question
 EXCERPT = 1_500  # characters of the work that stand in a mail
@@ -81,7 +77,7 @@ def _mail(approval: Approval, *, is_reminder: bool) -> int:
     if not settings.EMAIL_URL:
         return 0
     messages = [_message(approval, person, is_reminder) for person in people(approval) if person.email]
-    return _send(messages)
+    return mail.send(messages)
 
 
 def _message(approval: Approval, person: User, is_reminder: bool) -> EmailMessage:
@@ -102,20 +98,4 @@ def _message(approval: Approval, person: User, is_reminder: bool) -> EmailMessag
         if approval.expires_at is not None:
             until = date_format(timezone.localtime(approval.expires_at), "DATETIME_FORMAT")
             lines.append(_("Without an answer until %(until)s the run fails.") % {"until": until})
-        # A name of several lines would be refused as a header.
-        return EmailMessage(" ".join((subject % named).split()), "\n\n".join(lines), to=[person.email])
-
-
-def _send(messages: Iterable[EmailMessage]) -> int:
-    """Send each by itself, so that one address that is refused keeps no other mail back."""
-    sent = 0
-    try:
-        with get_connection() as server:
-            for message in messages:
-                try:
-                    sent += server.send_messages([message]) or 0
-                except (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError) as exc:
-                    logger.warning("a mail was refused: %s", exc)
-    except (OSError, smtplib.SMTPException) as exc:
-        logger.warning("mail cannot be sent: %s", exc)
-    return sent
+        return mail.message(person.email, subject % named, lines)

@@ -1,8 +1,8 @@
 """What people and programs do with runs. Pages, API, commands and schedules all call these."""
 
 from executions.actions.changes import KEPT, set_budget, set_priority, set_role_models
-from executions.actions.control import pause, resume, retry, stop, stop_all
-from executions.actions.starting import delete, inputs_folder, kickoff
+from executions.actions.control import pause, resume, retry, stop, stop_all, stop_runs_of, stop_runs_of_inactive
+from executions.actions.starting import delete, inputs_folder, kickoff, launch
 from executions.approvals import answer
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "delete",
     "inputs_folder",
     "kickoff",
+    "launch",
     "pause",
     "resume",
     "retry",
@@ -19,4 +20,6 @@ __all__ = [
     "set_role_models",
     "stop",
     "stop_all",
+    "stop_runs_of",
+    "stop_runs_of_inactive",
 ]

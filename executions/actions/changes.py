@@ -17,6 +17,7 @@ from executions.models import Execution, RoleModel
 from executions.models.execution import PRIORITY_STEP
 from executions.status import ACTIVE, Status
 from executions.tasks import ring_soon
+from portal.accounts import audit
 from portal.accounts.models import User
 from portal.lib.problems import Conflict, FieldError, InvalidValues
 
@@ -49,7 +50,13 @@ def set_role_models(execution: Execution, by: User, models: Mapping[str, LLMMode
     errors += unusable_models({f"mappings.{row.role}": model for row, model in chosen.items()})
     if errors:
         raise InvalidValues(errors)
-    budgets.require_priced(user=execution.created_by, models=chosen.values(), budget_usd=execution.budget_usd)
+    budgets.require_priced(
+        user=execution.created_by,
+        models=chosen.values(),
+        budget_usd=execution.budget_usd,
+        api_key=execution.api_key_id,
+        access=execution.access_id,
+    )
     changed = {row: model for row, model in chosen.items() if row.llm_model_id != model.pk}
     if not changed:
         return execution
@@ -74,6 +81,13 @@ def set_role_models(execution: Execution, by: User, models: Mapping[str, LLMMode
             for row, model in changed.items()
         ]
         events.append(execution.stream_id, told)
+        audit.record(
+            "execution.models_changed",
+            by=by,
+            target=execution,
+            before={row.role: row.llm_model_id for row in changed},
+            after={row.role: model.pk for row, model in changed.items()},
+        )
     execution.refresh_from_db()
     return execution
 
@@ -111,11 +125,19 @@ def set_budget(
         raise InvalidValues(errors)
     if changes.get("budget_usd") is not None:
         models = [row.llm_model for row in execution.role_models.select_related("llm_model__provider")]
-        budgets.require_priced(user=execution.created_by, models=models, budget_usd=changes["budget_usd"])
+        budgets.require_priced(
+            user=execution.created_by,
+            models=models,
+            budget_usd=changes["budget_usd"],
+            api_key=execution.api_key_id,
+            access=execution.access_id,
+        )
     if not changes:
         return execution
     with transaction.atomic():
         _change(execution, *_NOT_COMPLETED, **changes)
+        before = {name: getattr(execution, name) for name in changes}
+        audit.record("execution.budget_changed", by=by, target=execution, before=before, after=changes)
         if Execution.objects.active().filter(pk=execution.pk).exists():  # else its log rests
             shown = ", ".join(_limits(changes))
             told = {"kind": "budget", "message": _("The limit is now: %(limits)s.") % {"limits": shown}}
@@ -157,6 +179,8 @@ def set_priority(execution: Execution, by: User, priority: int) -> Execution:
             message = _("Its priority is now %(now)d instead of %(before)d.") % {"now": priority, "before": before}
             told = {"kind": "priority", "message": message, "by": by.get_username()}
             events.append(execution.stream_id, [events.NewEvent("log", data=told, attempt=execution.attempt)])
+            was, is_now = {"priority": before}, {"priority": priority}
+            audit.record("execution.priority_changed", by=by, target=execution, before=was, after=is_now)
     execution.refresh_from_db()
     return execution
 

@@ -16,7 +16,7 @@ from executions.api import control_serializers as forms
 from executions.api import serializers
 from executions.api.base import NewestQuestionsFirst
 from executions.models import Approval, Execution
-from portal.accounts.models import Role
+from portal.accounts.models import Role, Scope
 from portal.accounts.permissions import Action, find, person
 
 
@@ -38,6 +38,7 @@ class ApprovalViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericV
 
     read_role = Role.VIEWER
     write_role = Role.USER
+    write_scope = Scope.RUN
     queryset = Approval.objects.none()
     serializer_class = serializers.ApprovalSerializer
     pagination_class = NewestQuestionsFirst
@@ -75,5 +76,5 @@ class ApprovalViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericV
         """A link of your own that answers the question without signing in. Whoever has it answers as you."""
         approval = self.found(Action.ANSWER)
         approvals.require_open(approval)
-        url = approvals.make_link(approval, person(request))
+        url = approvals.hand_out_link(approval, by=person(request))
         return Response(forms.LinkSerializer({"url": url, "days": settings.APPROVAL_LINK_DAYS}).data)

@@ -7,7 +7,7 @@ from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
 
 from executions.models import Execution
-from portal.accounts.models import Role
+from portal.accounts.models import Role, Scope
 from portal.accounts.permissions import Action, find, person
 from portal.lib.pagination import CursorPages
 
@@ -23,10 +23,11 @@ def idempotency_key(request: Request, route: str) -> str:
 
 
 class OfRun:
-    """Of views whose `pk` is a run's: viewers read, users write, and what a person may not see is not there."""
+    """Of views whose `pk` is a run's: viewers read, users steer it, and what a person may not see is not there."""
 
     read_role = Role.VIEWER
     write_role = Role.USER
+    write_scope = Scope.RUN
     request: Any
     kwargs: Any
 

@@ -17,6 +17,7 @@ from executions.api import serializers
 from executions.api.base import IDEMPOTENCY_KEY, NewestQuestionsFirst, OfRun, idempotency_key
 from executions.compare import compare
 from executions.models import Execution
+from portal.accounts.api import key_id
 from portal.accounts.permissions import Action, find, person
 
 A = OpenApiParameter("a", OpenApiTypes.UUID, description="The run on the left.", required=True)
@@ -88,6 +89,7 @@ class ControlMixin(OfRun, GenericViewSet[Execution]):
             person(request),
             trigger=Execution.Trigger.API,
             idempotency_key=idempotency_key(request, f"fork:{execution.pk}"),
+            api_key_id=key_id(request),
             **asked.edits(),
         )
         url = f"/api/executions/{made.pk}"

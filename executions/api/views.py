@@ -3,9 +3,10 @@
 import json
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
-from django.http import Http404, StreamingHttpResponse
+from django.http import Http404, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django_filters import rest_framework as filters
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -24,8 +25,10 @@ from executions.api.base import IDEMPOTENCY_KEY, idempotency_key
 from executions.api.control import ControlMixin
 from executions.models import Execution
 from executions.status import Status
-from portal.accounts.models import Role
+from portal.accounts.api import credential, key_id
+from portal.accounts.models import Role, Scope
 from portal.accounts.permissions import Action, find, person
+from portal.accounts.watch import Permit, while_allowed
 from portal.lib.pagination import CursorPages
 from portal.lib.problems import Problem
 
@@ -34,13 +37,13 @@ AFTER = OpenApiParameter("after", OpenApiTypes.INT, description="Only events wit
 
 
 class EventStreamRenderer(BaseRenderer):
-    """Lets `Accept: text/event-stream` through content negotiation; the view streams by itself."""
+    """Lets `Accept: text/event-stream` through content negotiation: the view streams by itself. Errors stay JSON."""
 
     media_type = "text/event-stream"
     format = "sse"
 
     def render(self, data: Any, *_: Any) -> bytes:
-        return b"data: " + JSONRenderer().render(data) + b"\n\n"
+        return bytes(JSONRenderer().render(data))
 
 
 class NewestCallsFirst(CursorPages):
@@ -57,6 +60,7 @@ def after_of(request: Request) -> int:
 
 class ExecutionFilter(filters.FilterSet):
     crew_id = filters.UUIDFilter(field_name="crew_id")
+    created_by = filters.UUIDFilter(field_name="created_by_id")  # one that nobody has finds nothing
     status = filters.MultipleChoiceFilter(choices=Status.choices)
 
     class Meta:
@@ -71,6 +75,7 @@ class ExecutionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Control
     filterset_class = ExecutionFilter
     search_fields = ["name"]
     ordering_fields = ["created_at", "started_at", "ended_at", "priority", "name", "cost_usd"]
+    looks_up = {"compare"}
 
     def get_queryset(self) -> Any:
         return Execution.objects.visible_to(person(self.request))
@@ -97,11 +102,14 @@ class ExecutionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Control
     @action(
         detail=True, pagination_class=None, filter_backends=[], renderer_classes=[EventStreamRenderer, JSONRenderer]
     )
-    def stream(self, request: Request, pk: str) -> StreamingHttpResponse:
+    def stream(self, request: Request, pk: str) -> HttpResponseBase:
         """The run as server-sent events: its history after `after`, then live, until its last event."""
         execution, after = self.found(Action.SEE), after_of(request)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        stream = _sse(execution.stream_id, after)
+        if request.method == "HEAD":
+            return HttpResponse(content_type="text/event-stream", headers=headers)
+        permit = Permit(person(request), credential(request), self.read_role, execution.access_id)
+        stream = _sse(permit, execution.stream_id, after)
         return StreamingHttpResponse(stream, content_type="text/event-stream", headers=headers)
 
     @extend_schema(responses=serializers.LLMCallSerializer(many=True))
@@ -113,9 +121,10 @@ class ExecutionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Control
         return pages.get_paginated_response(serializers.LLMCallSerializer(page or [], many=True).data)
 
 
-async def _sse(stream_id: uuid.UUID, after: int) -> AsyncIterator[bytes]:
-    async for event in live.follow(stream_id, after):
-        yield b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n"
+async def _sse(permit: Permit, stream_id: uuid.UUID, after: int) -> AsyncIterator[bytes]:
+    async with aclosing(while_allowed(permit, live.follow(stream_id, after))) as allowed:
+        async for event in allowed:
+            yield b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n"
 
 
 class CrewRunView(APIView):
@@ -133,6 +142,8 @@ class CrewRunView(APIView):
 
 
 class KickoffView(CrewRunView):
+    write_scope = Scope.RUN
+
     @extend_schema(
         operation_id="crews_kickoff",
         parameters=[IDEMPOTENCY_KEY],
@@ -149,6 +160,7 @@ class KickoffView(CrewRunView):
             by=person(request),
             trigger=Execution.Trigger.API,
             idempotency_key=idempotency_key(request, f"kickoff:{crew.pk}"),
+            api_key_id=key_id(request),
             **asked.validated_data,
         )
         url = f"/api/executions/{execution.pk}"
@@ -157,6 +169,8 @@ class KickoffView(CrewRunView):
 
 
 class CrewStopView(CrewRunView):
+    write_scope = Scope.RUN
+
     @extend_schema(operation_id="crews_stop", request=None, responses={202: serializers.StoppedSerializer})
     def post(self, request: Request, crew_id: str) -> Response:
         """Ask every active run of the crew that you may stop to stop."""
@@ -214,4 +228,4 @@ class CrewExecutionViewSet(
         return find(of_crew, person(self.request), wanted, pk=self.kwargs["exec_id"])
 
     def perform_destroy(self, instance: Execution) -> None:
-        actions.delete(execution=instance)
+        actions.delete(execution=instance, by=person(self.request))

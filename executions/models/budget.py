@@ -17,7 +17,11 @@ class Budget(models.Model):
     """
 
     class Subject(models.TextChoices):
+        """`ACCESS`: what an access list guards together, all runs of a project that is."""
+
         USER = "user", _("User")
+        API_KEY = "api_key", _("API key")
+        ACCESS = "access", _("Project")
 
     class Period(models.TextChoices):
         TOTAL = "total", _("In all")
@@ -49,3 +53,13 @@ class Budget(models.Model):
 
     def __str__(self) -> str:
         return f"{self.subject_kind} {self.subject_id} ({self.period})"
+
+    @property
+    def user_id(self) -> uuid.UUID | None:
+        """The user whom it limits; None where it is about something else."""
+        return self.subject_id if self.subject_kind == self.Subject.USER else None
+
+    @property
+    def api_key_id(self) -> uuid.UUID | None:
+        """The API key that it limits; None where it is about something else."""
+        return self.subject_id if self.subject_kind == self.Subject.API_KEY else None

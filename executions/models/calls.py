@@ -30,6 +30,7 @@ class LLMCall(models.Model):
         "executions.Execution", on_delete=models.SET_NULL, null=True, related_name="llm_calls", db_index=False
     )
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
+    api_key = models.ForeignKey("accounts.ApiKey", on_delete=models.SET_NULL, null=True, related_name="+")
     attempt = models.PositiveIntegerField(default=0)
     task = models.CharField(max_length=40, blank=True)
     role = models.CharField(max_length=200, blank=True)

@@ -67,6 +67,9 @@ class Execution(Moves, Guarded):
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="executions"
     )
+    api_key = models.ForeignKey(
+        "accounts.ApiKey", on_delete=models.SET_NULL, null=True, related_name="+", help_text=_("That started it.")
+    )
     idempotency_key = models.CharField(max_length=200, blank=True)
     request_hash = models.CharField(max_length=64, blank=True, help_text=_("Of the body that came with the key."))
     attempt = models.PositiveIntegerField(_("attempt"), default=0)
@@ -134,6 +137,7 @@ class Execution(Moves, Guarded):
             models.Index(fields=["crew", "-created_at"]),
             models.Index(fields=["created_by", "-created_at"]),
             models.Index(fields=["status", "-created_at", "-id"], name="executions_by_status"),
+            models.Index(fields=["engine", "-created_at", "-id"], name="executions_by_engine"),
             models.Index(fields=["queue_rank", "id"], condition=Q(status="pending"), name="executions_by_rank"),
             models.Index(fields=["waiting_for"], condition=Q(status="waiting"), name="executions_waiting"),
             models.Index(fields=["lease_until"], condition=Q(status="running"), name="executions_leases"),

@@ -1,6 +1,7 @@
 """The moves of an execution: the one place that writes a status.
 
-Each move is compare-and-set on status and attempt, and writes its event in the same transaction.
+Each move is compare-and-set on status and attempt, and writes its event in the same transaction; once that
+has committed, higher rooms are told (`executions.hooks`).
 Everybody locks in the same order, or two movers would wait for each other: the execution's row
 first, then what hangs on it (approvals, journal, tasks, attempts), the event stream last.
 """
@@ -14,7 +15,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from executions import events
+from executions import events, hooks
 from executions.errors import ErrorCode, Failure, InvalidTransition, TransitionLost
 from executions.models.approval import Approval
 from executions.models.parts import Attempt, TaskRun
@@ -215,12 +216,21 @@ class Moves(models.Model):
     # --- People's moves -------------------------------------------------------------------------
 
     def resume(self, *, by: "User | None") -> None:
-        """A paused execution goes on from its last finished task."""
+        """A paused execution goes on from its last finished task; one that still runs is asked to pause no more."""
+        if self.status == Status.RUNNING and self._take_back_pause():
+            return
         if self.status != Status.PAUSED:
             raise InvalidTransition(
                 _("Only a paused run can be resumed."), hint=_("A run that failed or was stopped can be retried.")
             )
         self._move_to(Status.PENDING, "execution.resumed", _by(by), recoveries=0, **_NOTHING_ASKED)
+
+    def _take_back_pause(self) -> bool:
+        """Whether it was asked to pause and has not yet. An engine that ends by it all the same is started again."""
+        asked = self._rows().filter(status=Status.RUNNING).exclude(pause_requested_at=None)
+        taken = asked.update(pause_requested_at=None, pause_requested_by=None, pause_at_once=False)
+        self.refresh_from_db()
+        return bool(taken)
 
     def answered(self, *, by: "User | None") -> None:
         """A question it waited for was answered. Does nothing while it is not waiting for people.
@@ -355,6 +365,7 @@ class Moves(models.Model):
                     status=TaskRun.Status.PENDING, started_at=None, ended_at=None, output="", error=""
                 )
             events.append(self.stream_id, [events.NewEvent(event, data=data, attempt=attempt)])
+            hooks.moved(self.pk, status)
         self.refresh_from_db()
 
     def _end_attempt(self, status: Status, reason: str) -> None:

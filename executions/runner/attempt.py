@@ -18,13 +18,15 @@ from django.utils.translation import gettext_lazy as _
 
 from executions import workspace
 from executions.engines import client
-from executions.engines.protocol import Line, RunSpec
+from executions.engines.protocol import Line, Review, RunSpec
+from executions.engines.registry import ENGINES
 from executions.errors import ErrorCode, Failure, TransitionLost
 from executions.gateway import tokens
 from executions.models import Approval, Execution, LLMCall, TaskRun
 from executions.runner import outcome
 from executions.runner.intake import BadLine, Batch, Intake, LeaseLost
 from executions.runner.outcome import Crash, Problem, Shortage
+from executions.worker import hosts
 from portal.lib.dbthreads import DatabaseThreads
 
 logger = logging.getLogger(__name__)
@@ -207,13 +209,14 @@ class Run:
 
     async def _start(self, spec: RunSpec) -> client.EngineRun | None:
         """The engine process; None when the run was interrupted before it was there."""
-        socket = Path(settings.RUN_DIR) / f"host-{self.execution.engine}.sock"
+        engine = self.execution.engine
+        hosts.want(engine)
         deadline = asyncio.get_running_loop().time() + HOST_PATIENCE.total_seconds()
         while not self._interrupt.is_set() and not self._pausing:
             try:
-                return await client.start(socket, spec, self.folder)
+                return await client.start(hosts.socket_of(engine), spec, self.folder)
             except client.EngineUnavailable:
-                if asyncio.get_running_loop().time() > deadline:
+                if asyncio.get_running_loop().time() > deadline or not ENGINES[engine].is_installed():
                     raise
                 await self._sleep(0.2)
         return None
@@ -324,20 +327,23 @@ class Run:
         runs = list(self.execution.task_runs.all())
         finished = {run.task: run.output for run in runs if run.status == TaskRun.Status.COMPLETED}
         unfinished = [run.task for run in runs if run.task in asked and run.task not in finished]
-        rejected = {
-            key: [approval for approval in asked[key] if approval.status == Approval.Status.REJECTED]
-            for key in unfinished
+        # What was sent back before the run began stands in its snapshot, what was sent back since in its answers.
+        reviews: dict[str, list[Review]] = {
+            key: list(given)
+            for key, given in self.execution.snapshot["spec"].get("reviews", {}).items()
+            if key not in finished
         }
+        for key in unfinished:
+            rejected = [approval for approval in asked[key] if approval.status == Approval.Status.REJECTED]
+            if rejected:
+                since = [Review(output=review.output, feedback=review.feedback) for review in rejected]
+                reviews[key] = [*reviews.get(key, []), *since]
         own: dict[str, Any] = {
             "execution": str(self.execution.pk),
             "attempt": self.execution.attempt,
             "finished": finished,
             "waiting": [key for key in unfinished if asked[key][-1].status == Approval.Status.OPEN],
-            "reviews": {
-                key: [{"output": review.output, "feedback": review.feedback} for review in reviews]
-                for key, reviews in rejected.items()
-                if reviews
-            },
+            "reviews": reviews,
             "gateway": {"base_url": f"{settings.GATEWAY_URL}/v1", "token": tokens.issue(self.execution)},
         }
         return cast(RunSpec, {**self.execution.snapshot["spec"], **own})

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Count, Min
 
-from executions.engines.registry import ENGINES
+from executions.engines import registry
 from executions.errors import TransitionLost
 from executions.models import Execution, Worker
 from executions.models.execution import PRIORITY_STEP, ExecutionQuerySet
@@ -78,4 +78,5 @@ def _best(worker: str) -> Execution | None:
 
 
 def _due() -> ExecutionQuerySet:
-    return Execution.objects.queued().filter(stop_requested_at=None, engine__in=ENGINES)
+    """What this machine could start now; `missing` looks after runs whose engine no machine has."""
+    return Execution.objects.queued().filter(stop_requested_at=None, engine__in=registry.installed())

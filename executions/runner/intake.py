@@ -18,6 +18,7 @@ from django.utils.dateparse import parse_datetime
 from executions import events, workspace
 from executions.engines.protocol import ENGINE_EVENTS, Line
 from executions.models import Approval, Attempt, Execution, TaskRun
+from portal.lib.redaction import redact
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,9 @@ class Intake:
             if len(raw) >= CHUNK_BYTES:
                 raise BadLine(f"a line longer than {CHUNK_BYTES} bytes")
             return Batch(is_full=False, closing=None)
-        lines = [_parse(line) for line in whole.splitlines()]
+        # What a task gave is kept in other places than the log too.
+        safe = redact(whole.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+        lines = [_parse(line) for line in safe.splitlines()]
         closing = next((line for line in lines if line["kind"] != "event"), None)
         new = [self._kept(self._event(line)) for line in lines if line["kind"] == "event"]
         offset = self.attempt.events_offset + len(whole)

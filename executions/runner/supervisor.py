@@ -9,19 +9,25 @@ import socket
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from pathlib import Path
+from functools import partial
 
 from django.conf import settings
 from django.db import DatabaseError
 from django.db.models.functions import Now
 
-from executions import budgets, notices
+from executions import actions, budgets, hooks, notices
 from executions.engines import client
 from executions.engines.registry import ENGINES
 from executions.models import Approval, Execution, Worker
 from executions.runner import chores, claims, lost
 from executions.runner.attempt import Run
+from executions.runner.missing import Installer
 from executions.tasks import runner_socket
+from executions.worker import hosts
+from portal.accounts import limits
+from portal.accounts.audit import appender
+from portal.accounts.sessions import SessionStore
+from portal.lib import redaction
 from portal.lib.dbthreads import DatabaseThreads
 
 logger = logging.getLogger(__name__)
@@ -32,6 +38,7 @@ SIGN_OF_LIFE_EVERY = 5.0  # at most; a lease is renewed several times before it 
 RENEWALS = 4
 LOST_EVERY = 5.0
 CHORES_EVERY = 5.0
+CLEANING_EVERY = 3600.0
 
 
 class Supervisor:
@@ -47,6 +54,7 @@ class Supervisor:
         self._wake = asyncio.Event()
         self._finished = asyncio.Event()
         self._isolation = ""
+        self._installer = Installer(self.name, self.db, self._wake.set)
 
     def finish(self) -> None:
         """End: engines are killed, their executions go back into the queue."""
@@ -66,8 +74,12 @@ class Supervisor:
                 (REQUESTS_EVERY, self._obey),
                 (min(SIGN_OF_LIFE_EVERY, settings.LEASE_SECONDS / RENEWALS), self._sign_of_life),
                 (LOST_EVERY, self._find_lost),
+                (QUEUE_EVERY, self._installer.look),
                 (CHORES_EVERY, self._do_chores),
+                (CHORES_EVERY, self._do_others_chores),
                 (CHORES_EVERY, self._remind),
+                (CHORES_EVERY, self._seal_audit),
+                (CLEANING_EVERY, self._clean),
             )
         ]
         logger.info("runner %s is ready for %d runs", self.name, settings.PORTAL_MAX_RUNS)
@@ -80,6 +92,7 @@ class Supervisor:
         finally:
             for chore in regular:
                 chore.cancel()
+            await self._installer.end()
             loop.remove_reader(doorbell)
             doorbell.close()
             await self._put_back()
@@ -132,9 +145,9 @@ class Supervisor:
             await asyncio.sleep(seconds)
             await self._guarded(chore)
 
-    async def _guarded(self, chore: Callable[[], Awaitable[None]]) -> None:
+    async def _guarded(self, chore: Callable[[], Awaitable[object]], name: str = "") -> None:
         """Carry it out; what goes wrong with one run or person must not end the care for all others."""
-        name = getattr(chore, "__name__", "chore")
+        name = name or getattr(chore, "__name__", "chore")
         try:
             await chore()
         except DatabaseError as exc:
@@ -166,7 +179,7 @@ class Supervisor:
     async def _ask_isolation(self) -> str:
         for engine in ENGINES:
             try:
-                return (await client.hello(Path(settings.RUN_DIR) / f"host-{engine}.sock")).isolation
+                return (await client.hello(hosts.socket_of(engine))).isolation
             except client.EngineUnavailable:
                 continue
         return ""
@@ -189,8 +202,21 @@ class Supervisor:
 
     async def _do_chores(self) -> None:
         await self.db(chores.expire_approvals)
+        await self.db(actions.stop_runs_of_inactive)
         if await self.db(budgets.go_on):
             self._wake.set()
+
+    async def _do_others_chores(self) -> None:
+        """What higher rooms have runners look after; one that fails keeps no other from its turn."""
+        for chore in hooks.chores():
+            await self._guarded(partial(self.db, chore), getattr(chore, "__name__", ""))
+
+    async def _clean(self) -> None:
+        await self.db(limits.clean)
+        await self.db(SessionStore.clear_expired)
+
+    async def _seal_audit(self) -> None:
+        await self.db(appender.seal)
 
     async def _remind(self) -> None:
         await self.mail(notices.remind_due)
@@ -217,6 +243,7 @@ class Supervisor:
 
 def _requests(carried: list[uuid.UUID]) -> list[tuple[uuid.UUID, object, bool]]:
     """Which of these runs somebody wants stopped or paused: id, when a stop was asked for, and whether at once."""
+    redaction.refresh()  # this process opens no provider's key itself, and stores what engines say
     asked = Execution.objects.filter(pk__in=carried).exclude(stop_requested_at=None, pause_requested_at=None)
     return list(asked.values_list("pk", "stop_requested_at", "pause_at_once"))
 

@@ -102,7 +102,8 @@ def last_runs(context: template.Context, crews: list[Crew]) -> dict[Any, Executi
 
 
 # What of an event's data is said beside its name.
-SAYING = ("name", "tool", "model", "worker", "message", "error_message", "reason")
+SAYING = ("name", "title", "tool", "model", "worker", "message", "error_message", "reason")
+SHOWN = 5_000  # characters of a text in an event; what tasks gave stands whole with the task
 # The tone of an event's name in the list, by its end.
 TONES = {
     "waiting": "warning",
@@ -137,6 +138,8 @@ def event_summary(event: ExecutionEvent) -> str:
         words.append(str(WaitingFor(waits_for).label) if waits_for in WaitingFor.values else "")
     elif data.get("by"):
         words.append(str(data["by"]))
+    elif made := data.get("deliverables"):
+        words += [one["title"] for one in _listed(made)]
     if tokens := data.get("completion_tokens"):
         words.append(_("%(n)s tokens") % {"n": tokens})
     return " · ".join(filter(None, words))[:200]
@@ -144,8 +147,34 @@ def event_summary(event: ExecutionEvent) -> str:
 
 @register.filter
 def pretty(data: Any) -> str:
-    """JSON for people."""
-    return json.dumps(data, ensure_ascii=False, indent=2)
+    """An event's data as JSON for people: without the contents of deliverables, and long texts cut."""
+    if isinstance(data, dict) and "deliverables" in data:
+        data = {**data, "deliverables": _listed(data["deliverables"])}
+    return json.dumps(_cut(data), ensure_ascii=False, indent=2)
+
+
+def _listed(made: Any) -> list[dict[str, Any]]:
+    """Deliverables as an engine gave them, by their names alone."""
+    rows = [one for one in made if isinstance(one, dict)] if isinstance(made, list) else []
+    return [
+        {
+            "type": str(one.get("type", "")),
+            "title": str(one.get("title", "")),
+            "characters": len(str(one.get("content", ""))),
+            "files": [
+                str(file["path"]) for file in one.get("files") or [] if isinstance(file, dict) and "path" in file
+            ],
+        }
+        for one in rows
+    ]
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= SHOWN else f"{value[:SHOWN]}… [{len(value) - SHOWN}]"
+    if isinstance(value, dict):
+        return {key: _cut(item) for key, item in value.items()}
+    return [_cut(item) for item in value] if isinstance(value, list) else value
 
 
 @register.filter

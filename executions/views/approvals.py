@@ -18,6 +18,7 @@ from executions import actions
 from executions.approvals import AlreadyAnswered, LinkDead, from_token, require_open, to_answer
 from executions.forms import AnswerForm
 from executions.models import Approval
+from portal.accounts.audit import set_origin
 from portal.accounts.models import Role, User
 from portal.accounts.permissions import Action, allow, can, person, public, require
 from portal.lib.differences import Piece, differences
@@ -81,6 +82,7 @@ def approval_link(request: HttpRequest, token: str) -> HttpResponse:
         question, by = from_token(token)
     except LinkDead as problem:
         return _outside(request, {"problem": problem}, status=problem.status)
+    set_origin(credential="link")  # whoever else is signed in here, it is the link that answers
     closed = _why_closed(question)
     form = None
     if request.method == "POST":

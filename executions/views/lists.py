@@ -39,16 +39,17 @@ def run_list(request: HttpRequest) -> HttpResponse:
         "crews": crews.only("name")[:CREWS],
         "statuses": [Status.WAITING, Status.PAUSED, Status.COMPLETED, Status.FAILED, Status.STOPPED],
         "active": Execution.objects.editable_by(request.user).active().exists(),
-        **queue_of(),
+        **queue_of(request),
     }
     return render(request, "executions/run_list.html", context)
 
 
-def queue_of() -> dict[str, Any]:
-    """What holds up runs that wait to start: how many there are, and whether a worker would take them. Two queries."""
+def queue_of(request: HttpRequest) -> dict[str, Any]:
+    """What holds up the reader's runs that wait to start: how many they are, and whether a worker would take them.
+    Two queries."""
     workers = list(Worker.objects.alive())
     return {
-        "queued": Execution.objects.filter(status=Status.PENDING).count(),
+        "queued": Execution.objects.visible_to(request.user).filter(status=Status.PENDING).count(),
         "has_worker": bool(workers),
         "draining": [worker for worker in workers if worker.is_draining],
         "is_draining": bool(workers) and all(worker.is_draining for worker in workers),

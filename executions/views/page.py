@@ -22,7 +22,7 @@ from executions.models import Approval, Execution, LLMCall, Worker
 from executions.status import Status, WaitingFor
 from executions.views import shown
 from portal.accounts.models import Role
-from portal.accounts.permissions import Action, allow, can, find
+from portal.accounts.permissions import Action, allow, can, find, person
 from portal.lib.problems import Problem
 
 
@@ -81,7 +81,7 @@ def run_delete(request: HttpRequest, pk: Any) -> HttpResponse:
     run = run_of(request, pk, Action.DELETE)
     if request.method == "POST":
         try:
-            actions.delete(execution=run)
+            actions.delete(execution=run, by=person(request))
         except Problem as problem:
             messages.error(request, problem.sentence)
             return redirect("executions:run-detail", run.pk)
@@ -140,6 +140,7 @@ def context_of(request: HttpRequest, run: Execution) -> dict[str, Any]:
         "asking": asking,
         "may_answer": may_answer,
         "gauges": shown.gauges_of_run(run),
+        "shared_gauges": shown.gauges_of_project(run),
         "budget_form": BudgetOfRunForm(run=run) if may_control and run.status != Status.COMPLETED else None,
         "waits_for_budget": run.waiting_for == WaitingFor.BUDGET,
         "may_control": may_control,

@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from executions import budgets
 from executions.models import Approval, Attempt, Budget, Execution, ExecutionEvent, LLMCall, TaskRun
 from executions.status import Status
 
@@ -210,6 +211,12 @@ def gauges_of_run(run: Execution) -> list[Gauge]:
         Gauge("usd", run.cost_usd, run.reserved_usd, run.budget_usd),
         Gauge("tokens", run.prompt_tokens + run.completion_tokens, run.reserved_tokens, run.budget_tokens),
     ]
+
+
+def gauges_of_project(run: Execution) -> list[Gauge]:
+    """What limits the run together with the others of its project. No query for a run of no project."""
+    found = budgets.of_access(run.access_id) if run.trigger == Execution.Trigger.PROJECT else []
+    return [gauge for budget in found for gauge in gauges_of(budget)]
 
 
 def gauges_of(budget: Budget) -> list[Gauge]:
