@@ -1,0 +1,1 @@
+"""Deliverables: their versions and files, what changed between two, search, and who looked at them."""
