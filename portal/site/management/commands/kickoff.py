@@ -11,13 +11,15 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import gettext as _
 
 from crews.inputs import InputFile
-from crews.models import Crew, CrewInput, LLMModel
+from crews.models import Crew, CrewInput
 from crews.validation import clean_inputs, require_runnable
-from portal.accounts.models import Role, User
+from portal.accounts.models import User
 from portal.lib.problems import Problem
 from portal.lib.processes import AlreadyRunning
-from portal.site.processes import Taken, prepare
-from portal.site.run_here import BAD_INPUT, FAILED, STOPPED, Request, RunHere, Unstartable
+from portal.site.asking import described, model_named, prepared, user_named
+from portal.site.here import BAD_INPUT, FAILED, STOPPED, Unstartable
+from portal.site.processes import Taken
+from portal.site.run_here import Request, RunHere
 
 
 class Command(BaseCommand):
@@ -44,7 +46,7 @@ class Command(BaseCommand):
         try:
             code = self._run(options)
         except Problem as exc:
-            raise CommandError(_described(exc), returncode=BAD_INPUT) from exc
+            raise CommandError(described(exc), returncode=BAD_INPUT) from exc
         except (Unstartable, Taken, AlreadyRunning) as exc:
             raise CommandError(str(exc), returncode=FAILED) from exc
         except KeyboardInterrupt:
@@ -53,10 +55,10 @@ class Command(BaseCommand):
             sys.exit(code)
 
     def _run(self, options: dict[str, Any]) -> int:
-        self._prepare()
-        user = _user(options["user"])
+        prepared(self)
+        user = user_named(options["user"])
         crew = _crew(options["crew"], user)
-        model = _model(options["model"]) if options["model"] else None
+        model = model_named(options["model"], "--model") if options["model"] else None
         inputs = _inputs(crew, options["inputs"])
         # All that can be refused is refused before a process is started.
         require_runnable(crew, model=model)
@@ -64,32 +66,12 @@ class Command(BaseCommand):
         request = Request(crew=crew, inputs=inputs, by=user, model=model, priority=options["priority"])
         return RunHere(request, as_json=options["json"], out=self.stdout, err=self.stderr).run()
 
-    def _prepare(self) -> None:
-        admin = prepare()
-        if admin is not None and admin.password:
-            self.stderr.style_func = None
-            self.stderr.write(
-                _("Made the first user for the portal's pages: %(name)s, password %(password)s (shown this once).")
-                % {"name": admin.username, "password": admin.password}
-            )
-
 
 def _name_and_value(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(_("%r is not of the form NAME=VALUE") % text)
     return name, value
-
-
-def _user(name: str | None) -> User:
-    if name is None:
-        admin = User.objects.filter(role=Role.ADMIN, is_active=True).order_by("date_joined").first()
-        assert admin is not None  # noqa: S101 - `prepare` saw to it
-        return admin
-    try:
-        return User.objects.get(username=name, is_active=True)
-    except User.DoesNotExist:
-        raise CommandError(_("--user: there is no active user “%s”.") % name, returncode=BAD_INPUT) from None
 
 
 def _crew(wanted: str, user: User) -> Crew:
@@ -111,17 +93,6 @@ def _crew(wanted: str, user: User) -> Crew:
         _("There is no crew “%(name)s”. There are:\n%(names)s") % {"name": wanted, "names": names or "  –"},
         returncode=BAD_INPUT,
     )
-
-
-def _model(wanted: str) -> LLMModel:
-    try:
-        return LLMModel.objects.select_related("provider").get(pk=wanted)
-    except LLMModel.DoesNotExist:
-        names = ", ".join(LLMModel.objects.order_by("pk").values_list("pk", flat=True))
-        raise CommandError(
-            _("--model: there is no model “%(id)s”. There are: %(names)s") % {"id": wanted, "names": names},
-            returncode=BAD_INPUT,
-        ) from None
 
 
 def _inputs(crew: Crew, given: list[tuple[str, str]]) -> dict[str, Any]:
@@ -147,10 +118,3 @@ def _file(name: str, value: str) -> InputFile:
         raise CommandError(
             _("--input: cannot read %(path)s: %(why)s") % {"path": path, "why": exc.strerror}, returncode=BAD_INPUT
         ) from exc
-
-
-def _described(problem: Problem) -> str:
-    """A problem with each of its faults on a line, as people read it."""
-    lines = [problem.detail]
-    lines += [f"  {error.field}: {error.detail}" if error.field else f"  {error.detail}" for error in problem.errors]
-    return "\n".join(lines + ([problem.hint] if problem.hint else []))
