@@ -1,14 +1,36 @@
 // Small behaviours, each bound by a data- attribute.
 
-// data-copy="#id": copies the text of an element (JSON text of a json_script is unwrapped).
+// What an element says, to be taken along: a list as lines, the JSON text of a json_script unwrapped.
+function textOf(source) {
+  if (source.type === "application/json") return JSON.parse(source.textContent);
+  if (source.matches("ul, ol")) return Array.from(source.children, (item) => item.textContent.trim()).join("\n");
+  return source.textContent.trim();
+}
+
+// data-copy="#id": copies the text of an element.
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
-  const source = document.querySelector(button.dataset.copy);
-  const value = source.type === "application/json" ? JSON.parse(source.textContent) : source.textContent.trim();
-  await navigator.clipboard.writeText(value);
+  await navigator.clipboard.writeText(textOf(document.querySelector(button.dataset.copy)));
   const message = document.body.dataset.textCopied;
   document.dispatchEvent(new CustomEvent("portal:toast", { detail: { message, tone: "success", fades: true } }));
+});
+
+// data-download="#id": saves the text of an element as a file (data-file-name).
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-download]");
+  if (!button) return;
+  const text = `${textOf(document.querySelector(button.dataset.download))}\n`;
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
+  link.download = button.dataset.fileName;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+});
+
+// data-print: the page, on paper.
+document.addEventListener("click", (event) => {
+  if (event.target.closest("[data-print]")) window.print();
 });
 
 // data-menu: a <details> that closes on a click elsewhere, or Escape.

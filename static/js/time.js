@@ -1,10 +1,15 @@
 // Times in the reader's own zone, and durations that count on while something is open.
 const language = document.documentElement.lang;
 const full = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" });
+const short = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" });
 const ofDay = new Intl.DateTimeFormat(language, { timeStyle: "medium", hour12: false });
 
 function localize(root) {
   for (const time of root.querySelectorAll("time[data-moment]")) time.title = full.format(new Date(time.dateTime));
+  for (const time of root.querySelectorAll("time[data-full]")) {
+    time.textContent = (time.dataset.full === "second" ? full : short).format(new Date(time.dateTime));
+    time.title = full.format(new Date(time.dateTime));
+  }
   for (const time of root.querySelectorAll("time[data-clock]")) time.textContent = ofDay.format(new Date(time.dateTime));
 }
 
@@ -39,6 +44,7 @@ function age() {
 }
 
 localize(document);
-setInterval(tick, 1000);
+const ticking = setInterval(tick, 1000);
+document.addEventListener("portal:ended", () => clearInterval(ticking));
 setInterval(age, 30000);
 document.addEventListener("htmx:load", (event) => localize(event.detail.elt));

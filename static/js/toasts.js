@@ -35,9 +35,10 @@ document.addEventListener("click", (event) => {
 document.addEventListener("portal:toast", (event) => show(event.detail.message, event.detail));
 document.addEventListener("htmx:responseError", (event) => {
   const status = event.detail.xhr.status;
-  show(status === 403 ? text.textRefused : status === 404 ? text.textGone : text.textFailed);
+  const known = { 403: text.textRefused, 404: text.textGone, 429: text.textTooMany };
+  show(known[status] ?? text.textFailed);
 });
 document.addEventListener("htmx:sendError", (event) => {
-  // The live refresh of a run repeats itself, and says by its own means when it is cut off.
-  if (!event.target.closest?.("[data-run]")) show(text.textOffline);
+  // The live refresh of a page repeats itself, and says by its own means when it is cut off.
+  if (!event.target.closest?.("[data-live]")) show(text.textOffline);
 });
