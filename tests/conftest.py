@@ -2,7 +2,7 @@
 
 The environment is set before Django reads its settings, which is why `DJANGO_SETTINGS_MODULE` stands
 here and not in pyproject.toml. What a test run may take from outside: `DATABASE_URL` and `REDIS_URL`
-(where the suite runs), `PORTAL_MODEL_DIR` (a cache), and `PORTAL_TEST_…`.
+(where the suite runs), `PORTAL_MODEL_DIR` and `PORTAL_ENGINE_DIR` (caches), and `PORTAL_TEST_…`.
 """
 
 import atexit
@@ -18,15 +18,21 @@ from typing import Any
 import pytest
 
 from tests import services
+from tests.fakes.idp import SECRET, FakeIdp
 from tests.fakes.llm import FakeLLM
 from tests.stack import Stack
 
 if "portal.settings" in sys.modules:
     raise RuntimeError("the settings were read before the tests could name a data folder: unset DJANGO_SETTINGS_MODULE")
 
+# With `-n 2` the processes of the tests share servers, and each has databases of its own there.
+PROCESS = os.environ.get("PYTEST_XDIST_WORKER", "")
+if PROCESS and (_redis := os.environ.get("REDIS_URL")):
+    os.environ["REDIS_URL"] = f"{_redis.rpartition('/')[0]}/{int(PROCESS.removeprefix('gw')) + 1}"
 DROPPED = {"SECRET_KEY", "ENCRYPTION_KEYS", "DEBUG", "ALLOWED_HOSTS", "LOG_LEVEL", "EMBEDDED_MODEL", "TIME_ZONE"}
 for _name in list(os.environ):
-    if _name in DROPPED or (_name.startswith("PORTAL_") and not _name.startswith(("PORTAL_TEST_", "PORTAL_MODEL_DIR"))):
+    is_kept = _name.startswith(("PORTAL_TEST_", "PORTAL_MODEL_DIR", "PORTAL_ENGINE_DIR"))
+    if _name in DROPPED or (_name.startswith(("PORTAL_", "OIDC_")) and not is_kept):
         del os.environ[_name]
 DATA_DIR = Path(tempfile.mkdtemp(prefix="portal-tests-"))
 atexit.register(shutil.rmtree, DATA_DIR, ignore_errors=True)
@@ -40,6 +46,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
     # Signing in is not what most tests are about; the real hasher takes half a second on purpose.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    # Nor is how often one may come; counting it would add a query to some requests and not to others.
+    settings.RATE_LIMIT_USER_PER_MINUTE = settings.RATE_LIMIT_ADDRESS_PER_MINUTE = 0
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """With `-n 2`, each process of the tests names a data folder of its own before it reads the settings."""
+    del os.environ["DJANGO_SETTINGS_MODULE"]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -57,7 +71,7 @@ def need(service: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings() -> None:
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
     """SQLite's test database is a file: one in memory is shared by neither threads nor processes as a real one is."""
     from django.db import connection
 
@@ -77,6 +91,14 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
+
+
+@pytest.fixture(autouse=True)
+def no_refusals_counted() -> None:
+    """What one test was refused is not written down in another."""
+    from portal.accounts.audit import refusals
+
+    refusals.forget()
 
 
 @pytest.fixture(scope="session")
@@ -108,6 +130,20 @@ def chromium_path() -> Path:
     return services.chromium()
 
 
+@pytest.fixture
+def idp(settings: Any) -> Iterator[FakeIdp]:
+    """An identity provider in this process, which the portal signs in with."""
+    with FakeIdp() as provider:
+        settings.OIDC_ISSUER = provider.issuer
+        settings.OIDC_CLIENT_SECRET = SECRET
+        settings.PORTAL_URL = "http://testserver"
+        settings.AUTHENTICATION_BACKENDS = [
+            "django.contrib.auth.backends.ModelBackend",
+            "portal.accounts.oidc.backend.ProviderBackend",
+        ]
+        yield provider
+
+
 @pytest.fixture(scope="session")
 def local_model_path() -> Path:
     """The small local model's file."""
@@ -132,7 +168,7 @@ def stack(fake_llm: FakeLLM) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def team_stack(fake_llm: FakeLLM, postgres_server: str, redis_server: str) -> Iterator[Stack]:
     """The portal's processes on PostgreSQL and Redis: what a team runs. Shared: leave no run behind."""
-    name = "portal_stack"
+    name = f"portal_stack{PROCESS}"
     url = services.create_database(postgres_server, name)
     try:
         with _stack(fake_llm, database_url=url, redis_url=redis_server) as running:

@@ -1,4 +1,4 @@
-"""Services that tests need, found or started for the moment: PostgreSQL, Redis, Chromium, a local model.
+"""What tests need, found or started for the moment: PostgreSQL, Redis, Chromium, Keycloak, a local model, MetaGPT.
 
 A test names what it needs by a marker (`@pytest.mark.postgres`); where that is missing the test is
 skipped by name. `PORTAL_TEST_REQUIRE=all` (or a comma list: `postgres,redis`) turns such a skip
@@ -29,6 +29,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import redis
 
+from executions.engines.registry import ENGINES
 from tests.deadlines import DEADLINE, wait_for
 
 
@@ -107,11 +108,27 @@ def local_model() -> Path:
     raise Missing(f"the small model is missing in {folder}: run EMBEDDED_MODEL=smollm2 python manage.py model pull")
 
 
+def keycloak() -> Path:
+    from tests import keycloak  # which needs this module
+
+    return keycloak.find()
+
+
+def metagpt() -> Path:
+    """The interpreter that has MetaGPT."""
+    engine = ENGINES["metagpt"]
+    if engine.is_installed():
+        return Path(engine.interpreter)
+    raise Missing("MetaGPT is missing: run python manage.py engine install metagpt")
+
+
 FINDERS: dict[str, Callable[[], Path]] = {
     "postgres": postgres_bin,
     "redis": redis_server,
     "browser": chromium,
     "model": local_model,
+    "keycloak": keycloak,
+    "metagpt": metagpt,
 }
 
 

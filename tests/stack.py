@@ -27,6 +27,7 @@ import psutil
 import psycopg
 from websockets.sync.client import ClientConnection, connect
 
+from executions.engines import environments
 from portal.lib.processes import spawn, terminate
 from tests.deadlines import DEADLINE, wait_for
 from tests.services import free_port
@@ -35,6 +36,15 @@ ROOT = Path(__file__).resolve().parent.parent
 PROCESSES = ("web", "gateway", "worker")
 ENDED = {"completed", "failed", "stopped"}
 CSRF = "t" * 32
+
+
+def sign_in(browser: httpx.Client, name: str, password: str) -> None:
+    """Sign in on the portal's page, as a person would; `browser` then also sends what CSRF protection wants."""
+    browser.get("/sign-in").raise_for_status()
+    browser.headers["X-CSRFToken"] = browser.cookies["csrftoken"]
+    answer = browser.post("/sign-in", data={"username": name, "password": password})
+    assert answer.status_code == 302, f"{answer.status_code}: not signed in as {name}"
+    browser.headers["X-CSRFToken"] = browser.cookies["csrftoken"]
 
 
 class Stack:
@@ -59,14 +69,27 @@ class Stack:
         self.database_url = database_url
         self.port, self.gateway_port, self.model_port = free_port(), free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        dropped = ("PORTAL_", "DATABASE_URL", "REDIS_URL", "DJANGO_", "PYTEST_", "SECRET_KEY", "ENCRYPTION_KEYS")
+        dropped = (
+            "PORTAL_",
+            "DATABASE_URL",
+            "REDIS_URL",
+            "DJANGO_",
+            "PYTEST_",
+            "SECRET_KEY",
+            "ENCRYPTION_KEYS",
+            "OIDC_",
+        )
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(dropped)},
             "PORTAL_DATA_DIR": str(folder),
+            environments.VARIABLE: str(environments.root()),
             "PORTAL_PORT": str(self.port),
             "PORTAL_GATEWAY_PORT": str(self.gateway_port),
             "PORTAL_MODEL_PORT": str(self.model_port),
             "PORTAL_MAX_RUNS": str(max_runs),
+            # Tests ask again and again; those of the limits set their own.
+            "RATE_LIMIT_USER_PER_MINUTE": "0",
+            "RATE_LIMIT_ADDRESS_PER_MINUTE": "0",
             "DJANGO_SETTINGS_MODULE": "portal.settings",
             **({"DATABASE_URL": database_url} if database_url else {}),
             **({"REDIS_URL": redis_url} if redis_url else {}),
@@ -231,6 +254,10 @@ class Stack:
         """
         return self._data("crews", json.dumps({"llm_url": self.llm_url, "crews": crews}))
 
+    def reach(self, *ids: str, mode: str = "ok") -> None:
+        """Fill the catalog, and let models of it answer as the fake server's `mode` does."""
+        self._data("catalog", json.dumps({"llm_url": self.llm_url, "ids": ids, "mode": mode}))
+
     def _data(self, *arguments: str) -> Any:
         return self.run_module("tests.stack_data", *arguments)
 
@@ -289,6 +316,12 @@ class Stack:
     def watch(self, execution: str, after: int = 0, person: str = "ann") -> ClientConnection:
         """The open WebSocket that follows a run."""
         url, headers = self.socket(execution, after, person)
+        return connect(url, additional_headers=headers, open_timeout=DEADLINE, max_size=None)
+
+    def watch_project(self, project: str, after: int = 0, person: str = "ann") -> ClientConnection:
+        """The open WebSocket that follows a project."""
+        url = f"ws://127.0.0.1:{self.port}/ws/projects/{project}/updates?after={after}"
+        headers = {"Cookie": f"sessionid={self._sessions[person]}"}
         return connect(url, additional_headers=headers, open_timeout=DEADLINE, max_size=None)
 
     # --- What the database says --------------------------------------------------------------------

@@ -81,10 +81,26 @@ def crews(llm_url: str, crews: dict[str, dict[str, Any]]) -> dict[str, str]:
     return ids
 
 
+def catalog(llm_url: str, ids: list[str], mode: str) -> list[str]:
+    """The portal's catalog, in which models of these `ids` are reached at the fake server; returns them."""
+    from crews.models import LLMModel, LLMProvider
+    from crews.seed import seed_catalog
+    from tests.factories import crews as make
+
+    seed_catalog()
+    provider = LLMProvider.objects.filter(name="Fake").first()
+    provider = provider or make.LLMProviderFactory(name="Fake", api_base=llm_url)
+    LLMModel.objects.filter(pk__in=ids).update(provider=provider, route=f"openai/{mode}", max_concurrency=100)
+    return ids
+
+
 def main() -> None:
     django.setup()
     command, *arguments = sys.argv[1:]
-    print(json.dumps(people() if command == "people" else crews(**json.loads(arguments[0]))))
+    made: Any = (
+        people() if command == "people" else {"crews": crews, "catalog": catalog}[command](**json.loads(arguments[0]))
+    )
+    print(json.dumps(made))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 import factory
 from factory.django import DjangoModelFactory
 
-from portal.accounts.models import AccessList, Role, User
+from portal.accounts import keys
+from portal.accounts.models import AccessList, Role, Scope, User
 
 PASSWORD = "correct horse battery staple"
 
@@ -32,3 +33,9 @@ class AccessListFactory(DjangoModelFactory):
         model = AccessList
 
     owner = factory.SubFactory(UserFactory)
+
+
+def key_of(user: User, *scopes: Scope) -> str:
+    """The text of a new API key of `user`; without `scopes`, with every one that its role may have."""
+    wanted = scopes or [scope for scope in Scope if user.has_role(scope.cap)]
+    return keys.create(user, name="test", scopes=wanted, by=None)[1]

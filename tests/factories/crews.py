@@ -17,6 +17,7 @@ class LLMProviderFactory(DjangoModelFactory):
     name = factory.Sequence(lambda n: f"Provider {n}")
     kind = LLMProvider.Kind.OPENAI_COMPATIBLE
     api_base = "http://127.0.0.1:9/v1"
+    allow_private = True  # the fakes are on this machine
     needs_key = False
 
 

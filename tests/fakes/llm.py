@@ -14,7 +14,7 @@ ends in a slash ignored, or by code: `fake.modes["my-model"] = "delay-50"`.
     slow-N               one token each N milliseconds (100)
     long-N               an answer of N tokens (500), all at once; `long-N@M`: a token each M milliseconds
     429-N, 500-N         refuses N times, then answers; without a number: always; `retry-after-N`: 429 once, wait N s
-    401, too-long        refuses the key; the text is longer than the model's context
+    401, too-long-N      refuses the key; the text is longer than the model's context, N times or always
     hang-first           headers and a role, then nothing
     hang-silent          not even headers
     hang-between         two tokens, then nothing
@@ -47,7 +47,28 @@ from typing import Any, Self, TextIO
 import orjson
 import uvicorn
 
+from executions.engines.samples import example
+
 Message = dict[str, Any]
+# For who asks for "one block of code": a program, which is a test, too.
+CODE = '''```python
+"""Answer {digest}."""
+
+import unittest
+
+
+class AnswerTest(unittest.TestCase):
+    def test_answer(self) -> None:
+        self.assertEqual(len("{digest}"), 8)
+
+
+def main() -> None:
+    print("{digest}")
+
+
+if __name__ == "__main__":
+    main()
+```'''
 TOKEN = 4  # characters
 _MODE = re.compile(
     r"(?P<name>ok|instant|delay|slow|long|429|500|401|retry-after|too-long|hang-first|hang-silent|hang-between|malformed"
@@ -96,37 +117,6 @@ def _text(message: Message) -> str:
     return content or ""
 
 
-def example(schema: Any, root: Any = None) -> Any:
-    """The smallest value that obeys a JSON schema; always the same for the same schema."""
-    root = root or schema
-    if not isinstance(schema, dict):
-        return "2"
-    if "$ref" in schema:
-        found: Any = root
-        for step in schema["$ref"].removeprefix("#/").split("/"):
-            found = found[step]
-        return example(found, root)
-    for key in ("const", "default"):
-        if key in schema:
-            return schema[key]
-    for key in ("enum", "examples"):
-        if schema.get(key):
-            return schema[key][0]
-    for key in ("oneOf", "anyOf", "allOf"):
-        if schema.get(key):
-            return example(schema[key][0], root)
-    kind = schema.get("type") or ("object" if "properties" in schema else "string")
-    kind = kind[0] if isinstance(kind, list) else kind
-    if kind == "object":
-        properties = schema.get("properties") or {}
-        names = properties if schema.get("required") is None else schema["required"]
-        return {name: example(properties.get(name), root) for name in names}
-    if kind == "array":
-        return [example(schema.get("items"), root)] * max(1, schema.get("minItems", 1))
-    simple = {"integer": schema.get("minimum", 1), "number": schema.get("minimum", 1), "boolean": True, "null": None}
-    return simple.get(kind, "2" * max(1, schema.get("minLength", 1)))
-
-
 def answer(body: dict[str, Any], mode: str, number: int | None) -> tuple[str, list[dict[str, Any]]]:
     """Text and tool calls, a function of the request alone."""
     messages = body.get("messages") or [{}]
@@ -151,6 +141,8 @@ def answer(body: dict[str, Any], mode: str, number: int | None) -> tuple[str, li
     if mode == "long":
         size = (number or 500) * TOKEN
         return (text + " " + "All work and no play. " * (size // 22 + 1))[:size], []
+    if "block of code" in last:
+        return CODE.format(digest=digest), []
     if any("Final Answer:" in _text(m) for m in messages):
         text = f"Thought: I now can give a great answer\nFinal Answer: {text}"
     return text, []
@@ -167,12 +159,14 @@ class _Break(Exception):
 class FakeLLM:
     """The server, in a thread of this process while the context is open.
 
-    `url` ends in /v1. `ledger` lists every request, `modes` maps model names to modes.
+    `url` ends in /v1. `ledger` lists every request, `modes` maps model names to modes, and
+    `texts` to what they are to say, word by word.
     """
 
     def __init__(self, *, port: int = 0, host: str = "127.0.0.1", ledger_file: Path | None = None) -> None:
         self.ledger: list[Request] = []
         self.modes: dict[str, str] = {}
+        self.texts: dict[str, str] = {}
         self._seen: Counter[str] = Counter()
         self._host = host
         self._port = port
@@ -311,6 +305,9 @@ class FakeLLM:
         if mode == "slow":
             pause = (number or 100) / 1000
         text, calls = answer(body, mode, number)
+        if (said := self.texts.get(entry.model)) is not None and text:
+            thought, mark, _ = text.partition("Final Answer: ")
+            text = thought + mark + said if mark else said
         written = count(text or "".join(call["function"]["arguments"] for call in calls))
         usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
         base = {"id": f"chatcmpl-{entry.n}", "created": int(entry.at), "model": entry.model}
@@ -382,7 +379,7 @@ def _refusal(
     if mode == "401":
         sentence = f"Incorrect API key provided: {key}." if key else "You did not provide an API key."
         return 401, _error(sentence, "invalid_request_error", "invalid_api_key"), []
-    if mode == "too-long":
+    if mode == "too-long" and (number is None or seen <= number):
         sentence = "This model's maximum context length is 4096 tokens. However, your messages resulted in 9000 tokens."
         return 400, _error(sentence, "invalid_request_error", "context_length_exceeded"), []
     if mode == "retry-after" and seen == 1:
