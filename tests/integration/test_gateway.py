@@ -119,7 +119,7 @@ def test_a_key_that_is_refused_is_not_repeated(fake: FakeLLM, gateway: GatewaySe
     _, token = running(LLMModelFactory(route="openai/401", provider__api_key="sk-secret", api_base=fake.url))
     with client(gateway, token) as http:
         message = error_of(ask(http, stream=True))["message"]
-    assert "Incorrect API key provided: …" in message
+    assert "Incorrect API key provided: [hidden]" in message
     assert "sk-secret" not in LLMCall.objects.get().error_detail
     assert not ExecutionEvent.objects.filter(data__icontains="sk-secret").exists()
 
@@ -273,6 +273,17 @@ def test_fallbacks_are_tried_in_order(fake: FakeLLM, gateway: GatewayServer) -> 
     assert response.status_code == 200
     assert [row.model for row in LLMCall.objects.all()] == ["first", "second", "second", "third"]
     assert_ledgers_agree(fake, execution)
+
+
+def test_a_model_that_was_made_a_moment_ago_answers(fake: FakeLLM, gateway: GatewayServer, monkeypatch: Any) -> None:
+    monkeypatch.setattr("executions.gateway.catalog.FRESH_SECONDS", 3600.0)
+    _, token = running(LLMModelFactory(id="old", route="openai/ok", api_base=fake.url))
+    with client(gateway, token) as http:
+        assert ask(http, stream=False).status_code == 200
+    _, token = running(LLMModelFactory(id="new", route="openai/ok", api_base=fake.url))
+    with client(gateway, token) as http:
+        assert ask(http, stream=False).status_code == 200
+    assert LLMCall.objects.filter(model="new", status="completed").exists()
 
 
 def test_a_model_without_its_key_says_so_and_falls_back(fake: FakeLLM, gateway: GatewayServer) -> None:

@@ -1,17 +1,24 @@
 """Who may do what: SPEC's table for one thing, for lists, and for routes that declare nothing."""
 
 import pytest
+from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth.models import AnonymousUser
+from django.core.checks import Error
 from django.core.exceptions import PermissionDenied
+from django.core.management import CommandError
 from django.http import Http404, HttpResponse
 from django.test import RequestFactory
 from django.urls import get_resolver
+from rest_framework.authentication import BasicAuthentication
+from rest_framework.permissions import AllowAny
+from rest_framework.views import APIView
 
 from crews.models import Crew
 from portal.accounts.middleware import DenyByDefault
-from portal.accounts.models import AccessGrant, Role, User
+from portal.accounts.models import AccessGrant, Role, Scope, User
 from portal.accounts.permissions import Action, allow, can, find, public
-from portal.site.checks import declares_access, every_route_declares_its_access, walk
+from portal.site.checks import every_route_declares_its_access, faults, walk
+from portal.site.management.commands.web import refuse_open_doors
 from tests.factories.accounts import UserFactory
 from tests.factories.crews import CrewFactory
 
@@ -114,7 +121,61 @@ def test_every_route_of_the_site_declares_who_may_use_it() -> None:
     routes = list(walk(get_resolver()))
     assert len(routes) > 30
     assert every_route_declares_its_access() == []
-    assert not declares_access(lambda request: HttpResponse())
+
+
+class _Declared(APIView):
+    read_role, write_role = Role.VIEWER, Role.USER
+
+
+class _WithoutWriting(APIView):
+    read_role = Role.VIEWER
+
+
+class _Text(_Declared):
+    write_role = "admin"  # a text is no role
+
+
+class _WrongScope(_Declared):
+    write_scope = "run"
+
+
+class _UnknownAction(_Declared):
+    action_scopes = {"kick_off": Scope.RUN}
+
+
+class _OtherDoor(_Declared):
+    authentication_classes = [BasicAuthentication]
+
+
+class _NoDoor(_Declared):
+    permission_classes = [AllowAny]
+
+
+class _Socket(AsyncWebsocketConsumer):
+    pass
+
+
+def test_a_route_that_declares_nothing_or_nonsense_is_named() -> None:
+    assert not list(faults(_Declared.as_view()))
+    wrong = {
+        "a page": lambda request: HttpResponse(),
+        "an API view": APIView.as_view(),
+        "one that does not say who writes": _WithoutWriting.as_view(),
+        "a role that is a text": _Text.as_view(),
+        "a scope that is a text": _WrongScope.as_view(),
+        "an action that is not there": _UnknownAction.as_view(),
+        "another way in": _OtherDoor.as_view(),
+        "another way in, by the route": _Declared.as_view(authentication_classes=[BasicAuthentication]),
+        "nobody looks": _NoDoor.as_view(),
+        "a socket": _Socket.as_asgi(),
+    }
+    assert [what for what, view in wrong.items() if not list(faults(view))] == []
+
+
+def test_nothing_is_served_with_an_open_door() -> None:
+    refuse_open_doors([])
+    with pytest.raises(CommandError, match="The route /x declares no permission"):
+        refuse_open_doors([Error("The route /x declares no permission.")])
 
 
 def refuse(view: object, user: User | AnonymousUser, **headers: str) -> object:
