@@ -16,7 +16,7 @@ import pytest
 from executions.engines import client, rehearsal
 from executions.engines.protocol import HEADER_ORDINAL, HEADER_ROLE, HEADER_TASK
 from tests.deadlines import DEADLINE, wait_for_async
-from tests.engines import Ended, agent, carry, engine_host, lines_of, run_spec, task
+from tests.engines import FRAMEWORKS, Ended, agent, carry, engine_host, lines_of, run_spec, task
 from tests.fakes.llm import FakeLLM
 
 ADD = {
@@ -331,9 +331,10 @@ async def test_thirty_quick_runs_lose_nothing(host, fake, tmp_path):
     assert len(fake.ledger) == 90
 
 
-async def test_nothing_but_the_gateway_is_called(fake, tmp_path):
+@pytest.mark.parametrize("engine", FRAMEWORKS)
+async def test_nothing_but_the_gateway_is_called(fake, tmp_path, engine):
     trace = tmp_path / "trace"
-    with engine_host(tmp_path / "host") as traced:
+    with engine_host(tmp_path / "host", engine) as traced:
         order = ["strace", "-f", "-qq", "-e", "trace=connect,sendto", "-o", str(trace), "-p", str(traced.process.pid)]
         try:
             spy = await asyncio.create_subprocess_exec(*order, stderr=asyncio.subprocess.PIPE)
@@ -344,7 +345,8 @@ async def test_nothing_but_the_gateway_is_called(fake, tmp_path):
             fake.modes["role:a"] = "tools"
             fake.tools["add"] = (200, {"result": "3"})
             agents = [agent("a", tools=["add"])]
-            await carry(traced, run_spec(fake.url, agents=agents, tools=[ADD], process="parallel"), tmp_path / "run")
+            crew = run_spec(fake.url, engine=engine, agents=agents, tools=[ADD], process="parallel")
+            assert (await carry(traced, crew, tmp_path / "run")).result
         finally:
             spy.terminate()
             await spy.wait()
@@ -354,10 +356,11 @@ async def test_nothing_but_the_gateway_is_called(fake, tmp_path):
     assert all(f"htons({port})" in line for line in called), called
 
 
-def test_the_list_of_late_modules_is_complete(tmp_path):
+@pytest.mark.parametrize("engine", FRAMEWORKS)
+def test_the_list_of_late_modules_is_complete(engine):
     """What a run would import, the host has imported: no run pays for it again."""
-    listed = set(Path(rehearsal.__file__).with_name("crewai").joinpath("preload.txt").read_text().split())
-    order = [sys.executable, "-m", "executions.engines.rehearsal", "crewai"]
+    listed = set(Path(rehearsal.__file__).with_name(engine).joinpath("preload.txt").read_text().split())
+    order = [sys.executable, "-m", "executions.engines.rehearsal", engine]
     found = subprocess.run(order, capture_output=True, text=True, check=True, timeout=DEADLINE).stdout.split()
     assert set(found) <= listed
 
@@ -365,3 +368,64 @@ def test_the_list_of_late_modules_is_complete(tmp_path):
 def _tracer_of(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("TracerPid:")))
+
+
+def stage_spec(url: str, **changes: Any) -> Any:
+    """A run that works on a stage of a project: one agent, one task, and finished work to start from."""
+    research = {"key": "d1", "title": "Research", "kind": "research", "role": "Researcher", "version": "1.0"}
+    return run_spec(
+        url,
+        **{
+            "project": {
+                "name": "Health tracking",
+                "type": "mobile_app",
+                "audience": "Runners",
+                "requirement": "An app for runners.",
+                "technical": {},
+                "folders": [],
+            },
+            "stage": {
+                "name": "planning",
+                "round": 1,
+                "deliverables": [{"type": "plan", "title": "Plan"}],
+                "instructions": "",
+            },
+            "materials": [{**research, "content": f"Runners run daily. {'More of it. ' * 500}", "files": []}],
+            **changes,
+        },
+    )
+
+
+async def test_a_stage_starts_from_the_finished_work_of_others(host, fake, tmp_path):
+    ended = [await carry(host, stage_spec(fake.url), tmp_path / str(number)) for number in range(2)]
+    assert [run.result for run in ended] == [run.events("task.completed")[0]["data"]["output"] for run in ended]
+    first, second = (entry.body["messages"] for entry in fake.ledger)
+    assert first == second
+    text = prompt(fake, "1")
+    assert "Finished work, “Research” (Researcher, version 1.0):\nRunners run daily." in text
+    assert "What is asked for: An app for runners." in text
+    assert "Your answer is kept as the document “Plan”." in text
+
+
+async def test_a_stage_that_was_sent_back_is_told_so_after_its_materials(host, fake, tmp_path):
+    reviews = {"1": [{"output": "A poor plan.", "feedback": "Add the costs."}]}
+    await carry(host, stage_spec(fake.url, reviews=reviews), tmp_path)
+    text = prompt(fake, "1")
+    assert text.index("Runners run daily.") < text.index("A poor plan.") < text.index("Add the costs.")
+
+
+async def test_a_model_that_cannot_read_so_much_is_given_less(host, fake, tmp_path):
+    fake.modes["role:a"] = "too-long-1"
+    ended = await carry(host, stage_spec(fake.url), tmp_path)
+    assert ended.exit == client.Exit(code=0)
+    long, short = (len(str(entry.body["messages"])) for entry in fake.ledger)
+    assert long > 6000 > short + 2000
+    assert ended.events("log")[0]["data"]["message"].startswith("What the role was given was longer")
+    assert ended.result == ended.events("task.completed")[0]["data"]["output"]
+
+
+async def test_a_model_that_cannot_read_even_that_fails_the_run(host, fake, tmp_path):
+    fake.modes["role:a"] = "too-long"
+    ended = await carry(host, stage_spec(fake.url), tmp_path)
+    assert len(fake.ledger) == 2
+    assert ended.failure["message"] == "The text was longer than the model can read."

@@ -19,7 +19,7 @@ from typing_extensions import override
 from executions.engines import client, rehearsal
 from executions.engines.protocol import HEADER_ORDINAL, HEADER_ROLE, HEADER_TASK, RunSpec
 from tests.deadlines import DEADLINE, wait_for_async
-from tests.engines import EngineHost, agent, engine_host, lines_of, run_spec, task
+from tests.engines import FRAMEWORKS, EngineHost, agent, engine_host, lines_of, run_spec, task
 
 KILLS = 6
 NUMBER = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
@@ -47,8 +47,10 @@ class Gateway(rehearsal.Gateway):
             return
         body = json.loads(raw)
         done = sum(message["role"] == "tool" for message in body["messages"])
-        delta: dict[str, Any] = {"role": "assistant", "content": f"The answer {digest[:8]}."}
+        delta: dict[str, Any] = {"role": "assistant", "content": self._text(body)}
         tools = body.get("tools") or []
+        if delta["content"] == "The answer.":
+            delta["content"] = f"The answer {digest[:8]}."
         if done == 0 and tools:  # all at once, and for one agent the first of them twice
             wanted = [*tools, *(tools[:1] if body["model"] == "role:w" else [])]
             calls = [self._call(tool["function"], digest, n) for n, tool in enumerate(wanted)]
@@ -84,6 +86,12 @@ class Server(ThreadingHTTPServer):
 def host(tmp_path_factory):
     with engine_host(tmp_path_factory.mktemp("host")) as found:
         yield found
+
+
+@pytest.fixture(scope="module", params=FRAMEWORKS)
+def any_host(request, tmp_path_factory):
+    with engine_host(tmp_path_factory.mktemp("host"), request.param) as found:
+        yield request.param, found
 
 
 @pytest.fixture
@@ -170,3 +178,29 @@ async def test_requests_of_a_resumed_run_are_those_of_an_uninterrupted_one(host,
             break
     assert lines[-1] == result
     assert resumed
+
+
+@pytest.mark.parametrize("number", range(len(rehearsal.STAGES)), ids=[name for name, *_ in rehearsal.STAGES])
+async def test_a_stage_that_was_killed_asks_for_the_same_again(any_host, gateway, tmp_path, number):
+    engine, host = any_host
+    url, asked = gateway
+    spec: RunSpec = {**rehearsal.stages(url)[number], "engine": engine}
+    name, _, kinds = rehearsal.STAGES[number]
+    whole, wanted = await attempt(host, spec, tmp_path / "whole", asked, None)
+    assert whole[-1]["kind"] == "result", (whole[-1], (tmp_path / "whole" / "engine.log").read_text())
+    assert set(wanted) == {name}
+    (done,) = [line for line in whole if line.get("type") == "task.completed"]
+    if "deliverables" in done["data"]:
+        assert [made["type"] for made in done["data"]["deliverables"]] == list(kinds)
+
+    total = len(wanted[name])
+    for n, after in enumerate(sorted({1, total // 2, total - 1} - {0}), start=1):
+        lines, got = await attempt(host, {**spec, "attempt": n}, tmp_path / str(n), asked, after)
+        if not lines or lines[-1]["kind"] != "result":
+            assert not any(line.get("type") == "task.completed" for line in lines)
+        assert got[name] == wanted[name][: len(got[name])]  # to the byte, in the same order
+    lines, got = await attempt(host, {**spec, "attempt": 9}, tmp_path / "again", asked, None)
+    assert got == wanted
+    assert lines[-1] == whole[-1]
+    (again,) = [line for line in lines if line.get("type") == "task.completed"]
+    assert again["data"] == done["data"]

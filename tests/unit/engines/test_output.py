@@ -121,3 +121,24 @@ def test_an_attempt_may_end_unfinished(written):
     output.unfinished("waiting")
     output.event("log")
     assert lines() == [{"kind": "waiting"}]
+
+
+def made(content):
+    return {"type": "code", "title": "Code", "content": "", "files": [{"path": "main.py", "content": content}]}
+
+
+def test_deliverables_are_never_cut(written):
+    descriptor, lines = written
+    text = "x = 1\n" * 50_000
+    Output(descriptor).event("task.completed", task="t", data={"output": "Done.", "deliverables": [made(text)] * 2})
+    (line,) = lines()
+    assert [one["files"][0]["content"] for one in line["data"]["deliverables"]] == [text, text]
+
+
+def test_deliverables_that_are_too_long_are_refused_with_a_sentence(written):
+    descriptor, lines = written
+    output = Output(descriptor)
+    with pytest.raises(Failed, match=r"too long to be kept: 1\.[0-9] MB, and at most 1 MB"):
+        output.event("task.completed", task="t", data={"output": "Done.", "deliverables": [made("x" * 1_200_000)]})
+    output.event("log", data={"message": "It goes on."})
+    assert [line["type"] for line in lines()] == ["log"]
