@@ -45,7 +45,7 @@ def test_a_wrong_password_is_refused(tab: Tab) -> None:
     page.get_by_label("Username").fill("ann")
     page.get_by_label("Password").fill("not it")
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_text("Please enter a correct username and password")).to_be_visible()
+    expect(page.get_by_text("You cannot sign in with this.")).to_be_visible()
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
     expect(page).to_have_url(re.compile("/crews$"))  # where they wanted to go

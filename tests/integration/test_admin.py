@@ -8,6 +8,8 @@ from crews.models import Agent, Crew, LLMModel, LLMProvider, Task
 from crews.seed import seed_catalog, seed_demo
 from executions.status import Status
 from portal.accounts.models import AccessList, Role, User
+from projects import actions as projects
+from tests.factories import project_runs
 from tests.factories.accounts import UserFactory
 from tests.factories.crews import (
     AgentFactory,
@@ -71,6 +73,9 @@ def test_every_page_opens(site, boss):
     seed_catalog()
     for crew in seed_demo(boss):
         LLMCallFactory(execution=execution_in(Status.COMPLETED, crew=crew))
+    project = project_runs.project_of(boss)
+    projects.start(project, boss)
+    project_runs.through(project, "requirement")
     for model in admin.site._registry:
         assert site.get(page(model, "changelist")).status_code == 200, model
         assert site.get(page(model, "changelist"), {"q": "a"}).status_code == 200, model
@@ -174,7 +179,7 @@ class TestDeleting:
 
 class TestKeys:
     def test_a_key_is_only_ever_written(self, site):
-        provider = LLMProviderFactory(api_base="https://a.example/v1", api_key="sk-secret")
+        provider = LLMProviderFactory(api_base="https://a.example/v1", api_key="sk-secret", allow_private=False)
         address = page(LLMProvider, "change", provider.pk)
         shown = site.get(address)
         assert "sk-secret" not in shown.content.decode()

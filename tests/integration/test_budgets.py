@@ -17,12 +17,13 @@ from django.conf import settings as portal
 from django.db import connection
 
 from crews.models.catalog import LLMFallback
+from executions import budgets
 from executions.gateway import ledger, tokens
-from executions.gateway.catalog import Caller, read_run
+from executions.gateway.catalog import FRESH_SECONDS, Caller, read_run
 from executions.models import Budget, Execution, ExecutionEvent, LLMCall, RoleModel
 from portal.lib.processes import spawn, terminate
 from tests.deadlines import DEADLINE, wait_for
-from tests.factories.accounts import UserFactory
+from tests.factories.accounts import AccessListFactory, UserFactory
 from tests.factories.crews import LLMModelFactory
 from tests.factories.executions import LEASE, ExecutionFactory
 from tests.fakes.gateway import HELLO, GatewayServer, ask, client, error_of, running
@@ -336,6 +337,45 @@ def _answers(url: str) -> bool:
         return httpx.get(f"{url}/models", timeout=10).status_code == 401
     except httpx.TransportError:
         return False
+
+
+# --- One budget over the runs of a project --------------------------------------------------------
+
+
+def test_two_runs_of_one_access_list_share_its_budget(fake: FakeLLM, gateway: GatewayServer) -> None:
+    fake.modes["m"] = "long-40"  # US$ 0.40 an answer, and 0.50 reserved for it
+    model = LLMModelFactory(route="openai/m", api_base=fake.url, **CENT_A_TOKEN)
+    access = AccessListFactory()
+    runs = [running(model, access=access) for _ in range(2)]
+    stranger = running(model)
+    budgets.set_for_access(access.pk, limit_usd=Decimal(1), by=access.owner)
+    answers = []
+    for _execution, token in (*runs, *runs, stranger):
+        with client(gateway, token) as http:
+            answers.append(ask(http, stream=True, max_tokens=50))
+    assert [answer.status_code for answer in answers] == [200, 200, 402, 402, 200]
+    assert "the project's budget of US$ 1 has 0.2 left" in error_of(answers[2])["message"]
+    budget = Budget.objects.get()
+    assert budget.spent_usd == Decimal("0.80")
+    assert_nothing_is_held(budget, *(execution for execution, _token in (*runs, stranger)))
+    budgets.set_for_access(access.pk, limit_usd=Decimal(2), by=access.owner)
+    with client(gateway, runs[0][1]) as http:
+        assert ask(http, stream=True, max_tokens=50).status_code == 200
+    budget.refresh_from_db()
+    assert budget.spent_usd == Decimal("1.20")
+
+
+def test_a_budget_that_an_access_list_is_given_in_the_middle_of_a_run_holds_from_then_on(
+    fake: FakeLLM, gateway: GatewayServer
+) -> None:
+    fake.modes["m"] = "long-40"
+    execution, token = running(LLMModelFactory(route="openai/m", api_base=fake.url, **CENT_A_TOKEN))
+    with client(gateway, token) as http:
+        assert ask(http, stream=True).status_code == 200
+        budgets.set_for_access(execution.access_id, limit_usd=Decimal("0.5"), by=None)
+        assert Budget.objects.get().spent_usd == Decimal("0.40")
+        time.sleep(FRESH_SECONDS)
+        assert ask(http, stream=True, max_tokens=50).status_code == 402
 
 
 @contextlib.contextmanager

@@ -9,10 +9,11 @@ from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from executions import estimates
+from executions import budgets, estimates
 from executions.models import Budget, Execution
 from executions.status import Status
-from portal.accounts.models import Role
+from portal.accounts import keys
+from portal.accounts.models import ApiKey, Role, Scope
 from tests.factories.accounts import UserFactory
 from tests.factories.crews import LLMModelFactory, runnable_crew
 from tests.factories.executions import LEASE, ExecutionFactory
@@ -85,6 +86,22 @@ class TestApi:
         assert field in [error["field"] for error in answer.json()["errors"]]
         assert Budget.objects.count() == 1
 
+    def test_what_a_project_may_spend_stands_on_the_project(self, boss, user, client):
+        run = ExecutionFactory(created_by=user)
+        budgets.set_for_access(run.access_id, limit_usd=Decimal(1), by=user)
+        budget = Budget.objects.get()
+        api = as_(boss)
+        assert api.get("/api/budgets").json()["results"] == []
+        assert api.get(f"/api/budgets?user_id={run.access_id}").json()["results"] == []
+        for ask in (api.get, api.delete):
+            assert ask(f"/api/budgets/{budget.pk}").status_code == 404
+        assert as_(user).get("/api/budgets/mine").json() == []
+        client.force_login(boss)
+        assert client.get(reverse("admin:executions_budget_changelist")).context["cl"].result_count == 0
+        assert client.get(reverse("executions:budget-list")).context["page"].rows == []
+        assert client.post(reverse("executions:budget-delete", args=[budget.pk])).status_code == 404
+        assert Budget.objects.get() == budget
+
     @pytest.mark.parametrize("role", [Role.USER, Role.VIEWER])
     def test_others_see_only_their_own(self, user, role):
         me = UserFactory(role=role)
@@ -120,6 +137,85 @@ class TestApi:
         assert as_(user).post(address, {"inputs": {}}, format="json").status_code == 400
         priced = LLMModelFactory(price_in=1, price_out=1)
         assert as_(user).post(address, {"inputs": {}, "model": priced.pk}, format="json").status_code == 202
+
+
+class TestKeys:
+    """Budgets of API keys."""
+
+    @pytest.fixture
+    def key(self, user):
+        return keys.create(user, name="script", scopes=[Scope.RUN], by=None)[0]
+
+    def test_they_are_made_read_and_deleted_as_those_of_people(self, boss, user, key):
+        api = as_(boss)
+        made = api.post(
+            "/api/budgets", {"api_key_id": str(key.pk), "limit_usd": "2", "limit_tokens": 50}, format="json"
+        )
+        assert made.status_code == 201, made.content
+        address = f"/api/budgets/{made.json()['id']}"
+        Budget.objects.update(spent_usd=Decimal("0.25"), reserved_usd=Decimal("0.5"), spent_tokens=60)
+        shown = api.get(address).json()
+        assert (shown["user_id"], shown["api_key_id"]) == (None, str(key.pk))
+        assert (shown["left_usd"], shown["left_tokens"]) == ("1.25000000", 0)
+        Budget.objects.create(subject_id=user.pk, limit_usd=1)
+        for query, count in ((f"api_key_id={key.pk}", 1), (f"user_id={user.pk}", 1), (f"user_id={key.pk}", 0), ("", 2)):
+            assert len(api.get(f"/api/budgets?{query}").json()["results"]) == count
+        assert {row["api_key_id"] for row in as_(user).get("/api/budgets/mine").json()} == {None, str(key.pk)}
+        assert as_(UserFactory()).get("/api/budgets/mine").json() == []
+        assert api.patch(address, {"limit_tokens": None, "api_key_id": str(boss.pk)}, format="json").status_code == 200
+        assert Budget.objects.get(pk=made.json()["id"]).subject_id == key.pk
+        assert api.delete(address).status_code == 204
+
+    def test_of_whom_it_is_has_to_be_clear(self, boss, user, key):
+        api = as_(boss)
+        for named, field in (
+            ({}, "user_id"),
+            ({"user_id": str(user.pk), "api_key_id": str(key.pk)}, "user_id"),
+            ({"api_key_id": str(user.pk)}, "api_key_id"),
+            ({"user_id": str(key.pk)}, "user_id"),
+        ):
+            answer = api.post("/api/budgets", {**named, "limit_usd": "1"}, format="json")
+            assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, field)
+        keys.revoke(key, by=None)
+        revoked = api.post("/api/budgets", {"api_key_id": str(key.pk), "limit_usd": "1"}, format="json")
+        assert "revoked" in revoked.json()["errors"][0]["detail"]
+        assert not Budget.objects.exists()
+
+    @pytest.mark.parametrize("how", ["patch", "delete"])
+    def test_runs_that_waited_for_it_go_on(self, boss, user, key, how):
+        budget = Budget.objects.create(subject_kind="api_key", subject_id=key.pk, limit_usd=1, spent_usd=Decimal("0.9"))
+        run = waiting(user, api_key=key)
+        other = waiting(user)
+        as_(boss).patch(f"/api/budgets/{budget.pk}", {"limit_usd": "1.2"}, format="json")
+        assert set(Execution.objects.values_list("pk", "status")) == {
+            (run.pk, Status.WAITING), (other.pk, Status.PENDING),
+        }  # fmt: skip
+        getattr(as_(boss), how)(f"/api/budgets/{budget.pk}", {"limit_usd": "2"}, format="json")
+        run.refresh_from_db()
+        assert run.status == Status.PENDING
+
+    def test_a_run_that_it_starts_under_a_budget_of_money_needs_a_price(self, user, key):
+        _, text = keys.create(user, name="other", scopes=[Scope.RUN], by=None)
+        row = ApiKey.objects.get(name="other")
+        Budget.objects.create(subject_kind="api_key", subject_id=row.pk, limit_usd=1)
+        address = f"/api/crews/{runnable_crew(owner=user).pk}/kickoff"
+        scripted = APIClient(HTTP_AUTHORIZATION=f"Api-Key {text}").post(address, {"inputs": {}}, format="json")
+        assert (scripted.status_code, scripted.json()["code"]) == (400, "model_unpriced")
+        assert as_(user).post(address, {"inputs": {}}, format="json").status_code == 202
+
+    def test_an_admin_gives_one_in_django_admin(self, client, boss, user, key):
+        client.force_login(boss)
+        add = reverse("admin:executions_budget_add")
+        neither = client.post(add, {"period": "month", "limit_usd": "3"})
+        assert "Name a user or an API key" in neither.content.decode()
+        assert client.post(add, {"api_key": str(key.pk), "period": "month", "limit_usd": "3"}).status_code == 302
+        row = Budget.objects.get()
+        assert (row.subject_kind, row.subject_id) == ("api_key", key.pk)
+        for address in (
+            reverse("admin:executions_budget_changelist"),
+            reverse("admin:executions_budget_change", args=[row.pk]),
+        ):
+            assert f"maria: script (ap_{key.prefix}…)" in client.get(address).content.decode()
 
 
 class TestAdmin:

@@ -392,7 +392,7 @@ def test_what_a_run_had_goes_with_it(user):
     kept = f"workspaces/{run.pk}/1-task/work.tar"
     default_storage.save(kept, ContentFile(b"packed"))
     actions.stop(run, user)
-    actions.delete(execution=run)
+    actions.delete(execution=run, by=user)
     assert not Approval.objects.filter(pk=question.pk).exists()
     assert not JournalEntry.objects.exists()
     assert not default_storage.exists(kept)

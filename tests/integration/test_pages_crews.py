@@ -185,11 +185,11 @@ class TestEditing:
     def test_the_settings_are_saved(self, client, crew):
         sent = {
             "name": "Renamed", "process": "sequential", "max_duration_seconds": 600, "task_timeout_seconds": 60,
-            "max_llm_calls": 9, "is_active": "on", "is_shared": "on",
+            "max_llm_calls": 9, "is_active": "on",
         }  # fmt: skip
         assert client.post(url("crew-settings", crew), sent).status_code == 302
         crew.refresh_from_db()
-        assert (crew.name, crew.max_llm_calls, crew.access.visibility) == ("Renamed", 9, "shared")
+        assert (crew.name, crew.max_llm_calls) == ("Renamed", 9)
 
     def test_a_form_stands_in_the_place_of_its_card(self, client, crew):
         task = crew.tasks.get()
@@ -364,7 +364,7 @@ class TestProviders:
     def test_a_key_is_written_and_never_shown(self, client, boss):
         sent = {
             "name": "House", "kind": "openai_compatible", "api_base": "http://127.0.0.1:9/v1", "needs_key": "on",
-            "enabled": "on", "api_key": "sk-very-secret",
+            "enabled": "on", "api_key": "sk-very-secret", "allow_private": "on",
         }  # fmt: skip
         client.post("/settings/providers/new", sent)
         provider = LLMProvider.objects.get(name="House")

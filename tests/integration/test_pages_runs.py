@@ -1,6 +1,7 @@
 """Pages of runs: the run form, the list, the page of one."""
 
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -10,10 +11,11 @@ from django.urls import reverse
 from django.utils import timezone
 
 from crews.seed import seed_catalog
-from executions import actions, events
+from executions import actions, budgets, events
 from executions.errors import ErrorCode, Failure
-from executions.models import Execution, TaskRun, Worker
-from tests.factories.accounts import UserFactory
+from executions.models import Budget, Execution, TaskRun, Worker
+from executions.status import Status
+from tests.factories.accounts import AccessListFactory, UserFactory
 from tests.factories.crews import CrewInputFactory, runnable_crew
 from tests.factories.executions import LLMCallFactory, TaskRunFactory, execution_in
 
@@ -283,3 +285,60 @@ class TestDoing:
         assert client.get(page("run-delete", run)).status_code == 200
         client.post(page("run-delete", run))
         assert not Execution.objects.filter(pk=run.pk).exists()
+
+
+class TestRunsOfNoCrew:
+    """As projects start them: an agent, a task, and deliverables in the event of its end."""
+
+    @pytest.fixture
+    def run(self, mina):
+        spec = {
+            "name": "Shop: Plan",
+            "process": "sequential",
+            "agents": [{"key": "planner", "role": "Planner", "goal": "Plan.", "backstory": "", "llm": {}}],
+            "tasks": [
+                {"key": "planning", "name": "Plan", "description": "Plan it.", "expected_output": "A plan",
+                 "agent": "planner", "context": [], "async_execution": False},
+            ],
+        }  # fmt: skip
+        access = AccessListFactory(owner=mina)
+        run = execution_in(
+            Status.COMPLETED,
+            access=access,
+            created_by=mina,
+            trigger=Execution.Trigger.PROJECT,
+            snapshot={"spec": spec, "limits": {}},
+        )
+        TaskRunFactory(execution=run, task="planning", name="Plan", status=TaskRun.Status.COMPLETED, output="The plan.")
+        file = {"path": "src/main.py", "content": "SECRETLY_LONG = 1\n" * 40_000}
+        made = {"type": "code", "title": "The code", "content": "", "files": [file]}
+        data = {"name": "Plan", "output": "The plan.", "deliverables": [made], "notes": "n" * 9000}
+        events.append(run.stream_id, [events.NewEvent("task.completed", task="planning", data=data)])
+        return run
+
+    @pytest.mark.parametrize("name", ["run-detail", "run-live", "run-state", "run-events", "run-delete"])
+    def test_its_pages_stand(self, client, run, name):
+        answer = client.get(page(name, run))
+        assert answer.status_code == 200
+
+    def test_its_events_name_deliverables_without_their_contents(self, client, run):
+        text = client.get(page("run-detail", run)).text
+        assert "Plan · The code" in text
+        assert "src/main.py" in text
+        assert "SECRETLY_LONG" not in text
+        assert "n" * 5000 in text
+        assert "n" * 5001 not in text
+        assert len(text) < 100_000
+
+    def test_the_budget_of_its_project_stands_beside_its_own(self, client, run):
+        assert "All runs of the project together" not in client.get(page("run-detail", run)).text
+        budgets.set_for_access(run.access_id, limit_usd=7, by=None)
+        Budget.objects.update(spent_usd=Decimal("1.75"))
+        text = client.get(page("run-detail", run)).text
+        assert "All runs of the project together" in text
+        assert "25 % spent" in text
+
+    def test_it_can_be_forked_and_stands_in_lists(self, client, run):
+        assert client.get(page("run-fork", run) + "?task=planning").status_code == 200
+        assert run.name in client.get(reverse("executions:run-list")).text
+        assert client.get(reverse("executions:run-compare") + f"?a={run.pk}&b={run.pk}").status_code == 200

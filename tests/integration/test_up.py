@@ -16,7 +16,7 @@ from portal.lib.processes import spawn, terminate
 from portal.lib.supervisor import manage
 from tests.deadlines import wait_for
 from tests.services import free_port
-from tests.stack import ROOT, Stack
+from tests.stack import ROOT, Stack, sign_in
 
 pytestmark = pytest.mark.slow
 
@@ -113,8 +113,10 @@ def test_from_an_empty_folder_to_a_page_and_to_nothing(up: Up) -> None:
     assert "PostgreSQL" in said
     page = httpx.get(f"http://localhost:{up.port}/", follow_redirects=True)
     assert page.status_code == 200
-    api = httpx.get(f"http://localhost:{up.port}/api/crews", auth=("admin", password[1]))
-    assert {crew["name"] for crew in api.json()["results"]} >= {"Research and write"}
+    with httpx.Client(base_url=f"http://localhost:{up.port}") as browser:
+        sign_in(browser, "admin", password[1])
+        crews = browser.get("/api/crews").json()["results"]
+    assert {crew["name"] for crew in crews} >= {"Research and write"}
 
     second = run_up(up, "--port", str(free_port()))
     assert second.returncode == 1

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from crews.models import LLMProvider
 from crews.models.catalog import LLMFallback
-from executions import budgets
+from executions import budgets, reserves
 from executions.budgets import Amount, ModelUnpriced
 from executions.models import Budget, Execution
 from executions.status import Status
-from tests.factories.accounts import UserFactory
+from tests.factories.accounts import AccessListFactory, UserFactory
 from tests.factories.crews import LLMModelFactory
 from tests.factories.executions import LEASE, ExecutionFactory
 
@@ -39,18 +39,18 @@ def running(**fields: Any) -> Execution:
 def opened(execution: Execution, names: list[str], most: Amount) -> bool:
     """As the gateway opens a call: both reserves, or none."""
     with transaction.atomic():
-        found = budgets.reserve_own(execution.pk, execution.attempt, most)
-        if found and budgets.reserve(names, most):
+        found = reserves.reserve_own(execution.pk, execution.attempt, most)
+        if found and reserves.reserve(names, most):
             return True
         transaction.set_rollback(True)
     return False
 
 
 def settled(execution: Execution, names: list[str], most: Amount, used: Amount) -> None:
-    budgets.settle_own(
+    reserves.settle_own(
         execution.pk, most, prompt_tokens=used.tokens, completion_tokens=0, cost_usd=used.usd, is_unpriced=False
     )
-    budgets.settle(names, most, used)
+    reserves.settle(names, most, used)
 
 
 money = st.decimals(min_value=0, max_value=Decimal("0.4"), places=8)
@@ -118,19 +118,19 @@ def test_calls_count_from_where_a_person_started_the_run_again() -> None:
 
 def test_no_call_is_counted_for_another_attempt_or_a_run_that_is_to_stop() -> None:
     execution = running(roles_version=3)
-    assert budgets.reserve_own(execution.pk, execution.attempt + 1, Amount()) is None
-    assert budgets.reserve_own(execution.pk, execution.attempt, Amount()) == (3, False)
+    assert reserves.reserve_own(execution.pk, execution.attempt + 1, Amount()) is None
+    assert reserves.reserve_own(execution.pk, execution.attempt, Amount()) == (3, False)
     execution.request_stop(by=None)
-    assert budgets.reserve_own(execution.pk, execution.attempt, Amount()) is None
+    assert reserves.reserve_own(execution.pk, execution.attempt, Amount()) is None
 
 
 def test_settling_the_call_of_a_deleted_run_gives_the_budget_its_reserve_back() -> None:
     budget = budget_of(UserFactory(), limit_usd=Decimal(1), reserved_usd=Decimal("0.5"), reserved_tokens=10)
     most, used = Amount(Decimal("0.5"), 10), Amount(Decimal("0.25"), 5)
-    gone = budgets.settle_own(
+    gone = reserves.settle_own(
         uuid.uuid4(), most, prompt_tokens=1, completion_tokens=1, cost_usd=used.usd, is_unpriced=False
     )
-    budgets.settle([str(budget.pk), str(uuid.uuid4())], most, used)
+    reserves.settle([str(budget.pk), str(uuid.uuid4())], most, used)
     budget.refresh_from_db()
     assert not gone
     assert (budget.reserved_usd, budget.spent_usd, budget.spent_tokens) == (0, Decimal("0.25"), 5)
@@ -224,3 +224,71 @@ def test_runs_of_one_budget_go_on_as_far_as_it_reaches_and_a_period_later_the_re
     Budget.objects.update(window_start=timezone.now() - timedelta(days=2))
     assert budgets.go_on(user=user.pk) == 1
     assert Execution.objects.get(pk=other.pk).status == Status.WAITING
+
+
+# --- Budgets of what an access list guards together ------------------------------------------------
+
+
+def test_a_budget_of_an_access_list_counts_for_its_runs_alone(django_assert_num_queries: Any) -> None:
+    access, user = AccessListFactory(), UserFactory()
+    budgets.set_for_access(access.pk, limit_usd=Decimal(1), by=user)
+    (budget,) = budgets.of_access(access.pk)
+    assert (budget.subject_kind, budget.period, budget.limit_usd) == ("access", "total", 1)
+    assert budgets.of(user.pk, None, access.pk) == [budget]
+    assert budgets.of_user(user.pk) == budgets.of_person(user.pk) == []
+    assert budgets.owner_of(budget) == access.owner_id
+    assert (budget.user_id, budget.api_key_id) == (None, None)
+    mine, other = ExecutionFactory(access=access), ExecutionFactory()
+    found = Execution.objects.annotate(has=budgets.HAS_BUDGET).values_list("pk", "has")
+    assert dict(found) == {mine.pk: True, other.pk: False}
+    with django_assert_num_queries(0):
+        assert not budgets.limits_of(user.pk, access=access.pk, has_budget=False)
+    assert budgets.limits_of(user.pk, access=access.pk).budgets == (budget.pk,)
+
+
+def test_a_budget_of_an_access_list_counts_what_its_runs_have_used_already() -> None:
+    access = AccessListFactory()
+    for cost in ("0.25", "0.1"):
+        ExecutionFactory(access=access, cost_usd=Decimal(cost), prompt_tokens=5, completion_tokens=2)
+    ExecutionFactory(cost_usd=Decimal(3))
+    budgets.set_for_access(access.pk, limit_usd=Decimal(1), by=None)
+    budget = Budget.objects.get()
+    assert (budget.spent_usd, budget.spent_tokens) == (Decimal("0.35"), 14)
+    Budget.objects.update(spent_usd=Decimal("0.9"), reserved_usd=Decimal("0.05"))
+    budgets.set_for_access(access.pk, limit_usd=Decimal(2), by=None)
+    budget.refresh_from_db()
+    assert (budget.limit_usd, budget.spent_usd, budget.reserved_usd) == (2, Decimal("0.9"), Decimal("0.05"))
+    budgets.set_for_access(access.pk, limit_usd=None, by=None)
+    budgets.set_for_access(access.pk, limit_usd=None, by=None)
+    assert not Budget.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_runs_go_on_once_the_budget_of_their_access_list_is_raised() -> None:
+    access, user = AccessListFactory(), UserFactory()
+    budgets.set_for_access(access.pk, limit_usd=Decimal("0.5"), by=user)
+    Budget.objects.update(spent_usd=Decimal("0.3"))
+    runs = [waiting(access=access, usd="0.4") for _ in range(2)]
+    elsewhere = waiting(budget_usd=Decimal("0.1"))
+    assert not budgets.affordable(runs[0])
+    assert budgets.go_on() == 0
+    with transaction.atomic():
+        budgets.set_for_access(access.pk, limit_usd=Decimal("0.8"), by=user)
+        assert {run.status for run in Execution.objects.all()} == {Status.WAITING}
+    statuses = [Execution.objects.get(pk=run.pk).status for run in (*runs, elsewhere)]
+    assert sorted(statuses) == [Status.PENDING, Status.WAITING, Status.WAITING]
+    assert statuses[2] == Status.WAITING  # and of its own two only as many as there is room for
+    budgets.set_for_access(access.pk, limit_usd=None, by=user)
+    assert {Execution.objects.get(pk=run.pk).status for run in runs} == {Status.PENDING}
+
+
+def test_why_a_budget_of_an_access_list_is_too_small_names_the_project() -> None:
+    access = AccessListFactory()
+    budgets.set_for_access(access.pk, limit_usd=Decimal("0.5"), by=None)
+    Budget.objects.update(limit_tokens=10)
+    usd, tokens = budgets.rooms_of(budgets.of_access(access.pk))
+    needs = Amount(Decimal("0.6"), 20)
+    assert usd.lacks(needs)
+    assert tokens.lacks(needs)
+    assert "the project's budget of US$ 0.5 has 0.5 left" in usd.sentence(needs)
+    assert "the project's budget of 10 has 10 left" in tokens.sentence(needs)

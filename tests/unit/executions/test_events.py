@@ -216,3 +216,26 @@ def test_writers_at_once_leave_no_gap_and_commit_in_order() -> None:
     for writer in range(writers):  # each writer's own events stand in its order
         mine = [(event["data"]["b"], event["data"]["i"]) for event in stored if event["data"]["w"] == writer]
         assert mine == sorted(mine)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("type_", "data", "is_last"),
+    [
+        ("execution.completed", {}, True),
+        ("execution.failed", {}, True),
+        ("execution.stopped", {}, True),
+        ("execution.paused", {}, False),
+        ("stage_completed", {}, False),
+        ("progress", {"status": "completed"}, False),
+        ("status", {"status": "completed"}, True),
+        ("status", {"status": "cancelled"}, True),
+        ("status", {"status": "failed"}, False),
+        ("status", {}, False),
+    ],
+)
+def test_a_stream_rests_after_the_end_of_its_run_or_project(type_: str, data: dict[str, str], is_last: bool) -> None:
+    stream = StreamFactory()
+    append(stream.id, [NewEvent(type_, data=data)])
+    (event,) = events.read(stream.id)
+    assert events.is_last(event) is is_last

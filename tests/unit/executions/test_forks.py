@@ -12,6 +12,8 @@ from executions.compare import compare
 from executions.errors import ErrorCode, Failure
 from executions.models import Execution, JournalEntry, TaskRun
 from executions.status import Status
+from portal.accounts import keys
+from portal.accounts.models import Scope
 from portal.lib.problems import Conflict, InvalidValues, Problem
 from tests.factories.accounts import UserFactory
 from tests.factories.crews import (
@@ -219,6 +221,16 @@ class TestEdits:
         assert (same.priority, same.budget_tokens, same.max_llm_calls) == (7, 500, crew.max_llm_calls)
         assert (other.priority, other.budget_tokens) == (1, 9)
         assert forks.fork(run, crew.owner, write, budget_tokens=None).budget_tokens is None
+
+    def test_it_is_counted_to_its_own_key_else_to_the_earlier_runs_if_that_is_of_the_same_person(self):
+        crew, [write, *_rest] = crew_of_three(owner=UserFactory(admin=True))
+        first, second = (keys.create(crew.owner, name="x", scopes=[Scope.RUN], by=None)[0] for _ in range(2))
+        run = ended(crew, [write], api_key_id=first.pk)
+        assert forks.fork(run, crew.owner, write).api_key == first
+        assert forks.fork(run, crew.owner, write, api_key_id=second.pk).api_key == second
+        assert forks.fork(run, UserFactory(admin=True), write).api_key is None
+        failed = ended(crew, [write], status=Status.FAILED, api_key_id=first.pk)
+        assert actions.retry(failed, crew.owner).api_key == first
 
     def test_a_run_of_an_earlier_version_keeps_its_inputs(self):
         crew, [write, *_] = crew_of_three()

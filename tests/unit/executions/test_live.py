@@ -112,6 +112,23 @@ async def test_a_retried_run_goes_on_after_its_first_end() -> None:
     await watcher.ended()
 
 
+async def test_a_project_is_followed_to_its_end_and_beyond_a_restart() -> None:
+    @sync_to_async
+    def write_status(*statuses: str) -> None:
+        append(stream, [NewEvent("status", data={"status": status}) for status in statuses])
+
+    stream = await new_stream()
+    await write(stream, "stage_started", "stage_completed")
+    await write_status("review", "completed")
+    watcher = Watcher(live.follow(stream, poll_seconds=NEVER))
+    await watcher.ended()
+    assert [row["type"] for row in watcher.seen] == ["stage_started", "stage_completed", "status", "status"]
+    await write_status("in_progress", "cancelled")
+    again = Watcher(live.follow(stream, after=4, poll_seconds=NEVER))
+    await again.ended()
+    assert [row["data"]["status"] for row in again.seen] == ["in_progress", "cancelled"]
+
+
 async def test_a_history_longer_than_one_read_comes_whole() -> None:
     stream = await new_stream()
     await write(stream, *["log"] * 1205, "execution.completed")

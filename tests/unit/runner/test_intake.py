@@ -273,3 +273,17 @@ def test_what_the_database_refuses_is_a_bad_line(execution, path, monkeypatch):
     write(path, event("log", n=1))
     with pytest.raises(BadLine):
         Intake(execution, path).read()
+
+
+def test_the_deliverables_of_a_task_are_stored_whole(execution, path):
+    TaskRunFactory(execution=execution, task="t1")
+    code = {
+        "type": "code",
+        "title": "Code",
+        "content": "",
+        "files": [{"path": "main.py", "content": "x = 1\n" * 50_000}],
+    }
+    write(path, event("task.completed", output="Done.", deliverables=[code]))
+    Intake(execution, path).read()
+    assert stored(execution) == [("task.completed", {"output": "Done.", "deliverables": [code]})]
+    assert execution.task_runs.get().output == "Done."

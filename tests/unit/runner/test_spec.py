@@ -116,3 +116,15 @@ def test_a_task_that_is_approved_while_the_spec_is_read_is_not_done_again():
 
 def _approve(execution):
     execution.approvals.update(status=Approval.Status.APPROVED, answered_at=Now())
+
+
+def test_what_was_sent_back_before_the_run_began_comes_before_what_was_sent_back_since():
+    before = {"output": "Draft 0.", "feedback": "Shorter."}
+    execution = execution_in(
+        Status.RUNNING, snapshot={"spec": {**SPEC, "reviews": {"a": [before], "b": [before]}}, "limits": {}}
+    )
+    for position, key in enumerate("abc"):
+        TaskRunFactory(execution=execution, task=key, position=position)
+    finish(execution, "b")
+    decided(execution, "a", 1, Approval.Status.REJECTED, output="Draft 1.", feedback="Plainer.")
+    assert spec_of(execution)["reviews"] == {"a": [before, {"output": "Draft 1.", "feedback": "Plainer."}]}
