@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 
-from tests.benchmarks import portal, survival
+from tests.benchmarks import limits, portal, survival
 from tests.benchmarks.measure import Result
 from tests.benchmarks.scene import Scene, scene
 
@@ -23,7 +23,7 @@ BENCHMARKS: dict[str, Callable[[Scene, bool], Result]] = {
     for function in (
         *(portal.first_event, portal.crew_overhead, portal.call_overhead_ms, portal.idle_worker_memory),
         *(portal.web_imports, survival.recovery, survival.events),
-        *(survival.density_active, survival.density_waiting),
+        *(survival.density_active, survival.density_waiting, limits.rate_limits),
     )
 }
 COUNTS = {"web_imports"}  # not measured but counted

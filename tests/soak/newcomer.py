@@ -7,7 +7,6 @@ process may be left. Then `manage.py kickoff` on another empty data folder, whic
 """
 
 import argparse
-import base64
 import contextlib
 import json
 import os
@@ -27,6 +26,7 @@ from websockets.sync.client import connect
 
 from tests.deadlines import DEADLINE, wait_for
 from tests.services import free_port
+from tests.stack import sign_in
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CREW = "Research and write"
@@ -105,7 +105,10 @@ def run_up(command: str, clone: Path, env: dict[str, str], output: Path) -> None
         user, password = said(r"^\s*User\s+(\S+)"), said(r"^\s*Password\s+(\S+)")
         with step("the model is ready"):
             wait_for(lambda: said(r"(model is ready|, ready$)"), "the model is ready", INSTALLATION, on_timeout=printed)
-        headers = {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
+        with step("signed in, and made a key"), httpx.Client(base_url=url, timeout=DEADLINE) as browser:
+            sign_in(browser, user, password)
+            made = browser.post("/api/api-keys", json={"name": "newcomer", "scopes": ["run"]}).raise_for_status()
+        headers = {"Authorization": f"Api-Key {made.json()['key']}"}
         with step("the demo crew has run"), httpx.Client(base_url=url, headers=headers, timeout=DEADLINE) as api:
             run_demo(api, headers)
         with step("Ctrl-C ended it"):
@@ -128,7 +131,6 @@ def run_demo(api: httpx.Client, headers: dict[str, str]) -> None:
     started = api.post(f"/api/crews/{crew}/kickoff", json={"inputs": {"topic": "Tea"}}).raise_for_status()
     assert started.status_code == 202, started.text
 
-    # Followed rather than asked for again and again: every sign-in with a password costs on purpose.
     address = f"{str(api.base_url).replace('http', 'ws', 1).rstrip('/')}/ws/executions/{started.json()['execution_id']}"
     with connect(address, additional_headers=headers, open_timeout=DEADLINE, max_size=None) as socket:
         types = [json.loads(frame)["type"] for frame in socket]
