@@ -4,12 +4,14 @@ Both happen inside the run's isolation; nobody outside looks into an archive. Th
 archive, byte for byte. Standard library only.
 """
 
+import contextlib
 import gzip
 import os
 import posixpath
 import re
 import stat
 import tarfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -25,11 +27,12 @@ _WHEN = 315_619_200  # January 1980: the earliest time that other archives know
 
 
 class Keeper:
-    """Keeps the files of one attempt, task by task."""
+    """Keeps the files of one attempt, task by task, also of tasks that end side by side."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._count = 0
+        self._lock = threading.Lock()
 
     def restore(self) -> None:
         """Put back what an earlier attempt kept, if anything was placed here. Raises Failed."""
@@ -37,17 +40,18 @@ class Keeper:
 
     def keep(self) -> dict[str, str]:
         """Pack the folder; what the task's event says about it. Raises Failed."""
-        self._count += 1
-        name = f"portal-workspace-{self._count}.tar.gz"
-        pack(self._folder, self._folder / name)
+        with self._lock:
+            self._count += 1
+            name = f"portal-workspace-{self._count}.tar.gz"
+            pack(self._folder, self._folder / name)
         return {KEY: name}
 
 
 def pack(folder: Path, archive: Path) -> None:
     """Write all of `folder` but earlier archives to `archive`, which is there whole or not at all.
 
-    Links that lead out of the folder, and what is neither file nor folder, are left out. Raises Failed when there
-    is more than can be kept, or no room for it.
+    Links that lead out of the folder, what is neither file nor folder, and what a task beside this one removes
+    meanwhile are left out. Raises Failed when there is more than can be kept, or no room for it.
     """
     torn = archive.with_suffix(".part")
     try:
@@ -63,7 +67,7 @@ def pack(folder: Path, archive: Path) -> None:
                     limit = f"at most {MAX_BYTES // MIB} MB in {MAX_FILES} files are"
                     raise Failed(f"The run's files are too many to be kept: {limit}.")
                 if item.isreg():
-                    with _open(folder / item.name) as file:
+                    with contextlib.suppress(FileNotFoundError), _open(folder / item.name) as file:
                         tar.addfile(item, file)
                 else:
                     tar.addfile(item)
@@ -108,7 +112,11 @@ def _items(folder: Path, leave_out: str) -> Iterator[tarfile.TarInfo]:
             path = posixpath.normpath(posixpath.join(inside, name))
             if _NAME.fullmatch(path) or path == leave_out:
                 continue
-            found = os.lstat(folder / path)
+            try:
+                found = os.lstat(folder / path)
+                target = str((folder / path).readlink()) if stat.S_ISLNK(found.st_mode) else ""
+            except FileNotFoundError:
+                continue
             item = tarfile.TarInfo(path)
             item.mtime = _WHEN
             item.mode = 0o755 if found.st_mode & stat.S_IXUSR else 0o644
@@ -116,7 +124,7 @@ def _items(folder: Path, leave_out: str) -> Iterator[tarfile.TarInfo]:
                 item.type = tarfile.DIRTYPE
             elif stat.S_ISLNK(found.st_mode):
                 item.type = tarfile.SYMTYPE
-                item.linkname = str((folder / path).readlink())
+                item.linkname = target
                 if _leads_out(path, item.linkname):
                     continue
             elif stat.S_ISREG(found.st_mode):

@@ -1,6 +1,7 @@
 import io
 import os
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -39,6 +40,30 @@ def test_files_come_back_as_they_were(folder, tmp_path):
     assert tree(there) == ["empty", "link", "run.sh", "src", "src/deep", "src/deep/main.py"]
     assert (there / "link").read_text() == "print('안녕')"
     assert os.access(there / "run.sh", os.X_OK)
+
+
+def test_tasks_that_end_at_the_same_time_keep_their_files_one_after_the_other(folder):
+    (folder / "large").write_bytes(os.urandom(1 << 20))
+    keeper = workspace.Keeper(folder)
+    with ThreadPoolExecutor(8) as pool:
+        kept = list(pool.map(lambda _: keeper.keep()[workspace.KEY], range(24)))
+    archives = {(folder / name).read_bytes() for name in kept}
+    assert len(set(kept)) == 24
+    assert len(archives) == 1  # none has the unfinished archive of another in it
+
+
+def test_what_a_task_removes_meanwhile_is_left_out(folder, tmp_path, monkeypatch):
+    def remove_and_ask(path, ask=os.lstat):
+        found = ask(path)
+        if path.name == "run.sh":
+            path.unlink()
+        elif path.name == "main.py":
+            path.unlink()
+            raise FileNotFoundError
+        return found
+
+    monkeypatch.setattr(workspace.os, "lstat", remove_and_ask)
+    assert tree(moved(folder, tmp_path)) == ["empty", "src", "src/deep"]
 
 
 def test_the_same_files_make_the_same_archive(folder, tmp_path):
