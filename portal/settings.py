@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import dj_database_url
 import dj_email_url
+from corsheaders.defaults import default_headers
 from csp.constants import NONCE, NONE, SELF
 from django.templatetags.static import static
 from django.utils.translation import gettext_lazy as _
@@ -102,7 +103,9 @@ for _origin in map(urlsplit, CORS_ALLOWED_ORIGINS):
     if _origin.scheme not in {"http", "https"} or not _origin.netloc or _origin.path:
         raise ConfigError(f"CORS_ALLOWED_ORIGINS: {_origin.geturl()!r} is no origin; write https://app.example.com")
 CORS_URLS_REGEX = r"^/api/"
-CORS_EXPOSE_HEADERS = ["Location", "Retry-After"]
+# Beside what every page may send: to start a run only once, and to change only the version that was read.
+CORS_ALLOW_HEADERS = (*default_headers, "if-match", "idempotency-key")
+CORS_EXPOSE_HEADERS = ["ETag", "Location", "Retry-After"]
 # Bytes of a request, uploads included; more is refused while it arrives.
 MAX_BODY_BYTES = env.number("MAX_REQUEST_MB", 10, low=1, high=1000) * 1_000_000
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES

@@ -32,6 +32,16 @@ def test_a_page_of_a_named_origin_may_call_with_a_key_and_never_with_cookies(cli
     assert "Access-Control-Allow-Origin" not in client.get("/sign-in", headers={"Origin": OURS}).headers
 
 
+def test_such_a_page_may_guard_its_writes_and_read_what_is_told_in_headers(client, key, settings):
+    settings.CORS_ALLOWED_ORIGINS = [OURS]
+    wanted = "authorization,content-type,idempotency-key,if-match"
+    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": wanted}
+    asked = client.options("/api/executions", headers={"Origin": OURS, **preflight})
+    assert set(wanted.split(",")) <= set(asked.headers["Access-Control-Allow-Headers"].split(", "))
+    answer = client.get("/api/crews", headers={"Origin": OURS, "Authorization": f"Bearer {key}"})
+    assert {"ETag", "Location"} <= set(answer.headers["Access-Control-Expose-Headers"].split(", "))
+
+
 def test_nobody_else_may(client, key, settings):
     for allowed in ([], [OURS]):
         settings.CORS_ALLOWED_ORIGINS = allowed
