@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from crews.llm_config import validate_llm_config
 from portal.lib import outgoing
-from portal.lib.crypto import EncryptedTextField
+from portal.lib.crypto import EncryptedTextField, Unreadable
 
 EMBEDDED = "embedded"
 
@@ -89,7 +89,13 @@ class LLMProvider(models.Model):
 
     @property
     def has_key(self) -> bool:
-        return bool(self.api_key)
+        """Whether there is a key to send."""
+        return bool(self.api_key) and not self.has_unreadable_key
+
+    @property
+    def has_unreadable_key(self) -> bool:
+        """Whether a key is stored that cannot be opened any more; giving another one heals it."""
+        return isinstance(self.api_key, Unreadable)
 
     @property
     def origin(self) -> str:
@@ -237,6 +243,8 @@ class LLMModel(models.Model):
             return str(_("This model is switched off."))
         if not self.provider.enabled:
             return str(_("Its provider is switched off."))
+        if self.provider.has_unreadable_key:
+            return str(_("Its provider's API key cannot be opened. It has to be given again."))
         if self.provider.needs_key and not self.provider.has_key:
             return str(_("Its provider has no API key yet."))
         return ""

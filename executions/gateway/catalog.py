@@ -55,7 +55,7 @@ class Target:
             provider=provider.name,
             kind=provider.kind,
             api_base=f"{settings.MODEL_URL}/v1" if embedded else provider.api_base.rstrip("/"),
-            api_key=provider.api_key,
+            api_key=provider.api_key if provider.has_key else "",
             route=model.route,
             defaults=model.defaults,
             native_tools=model.native_tools,

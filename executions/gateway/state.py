@@ -9,7 +9,7 @@ from django.db import InterfaceError, OperationalError, connection
 from django.utils.translation import gettext as _
 
 from crews.embedded.serve import FETCHING, serving
-from crews.models import LLMProvider
+from crews.models import LLMModel, LLMProvider
 from executions.gateway import journal, ledger
 from executions.gateway.catalog import Directory, StaleRun
 from executions.gateway.faults import Fault, Refusal
@@ -137,6 +137,6 @@ def _why_not_served() -> str:
 
 
 def needs_litellm() -> bool:
-    """Whether an enabled provider with a usable key is reached through litellm."""
-    providers = LLMProvider.objects.filter(kind=LLMProvider.Kind.LITELLM, enabled=True, llm_models__enabled=True)
-    return any(provider.has_key or not provider.needs_key for provider in providers.distinct())
+    """Whether a model that can be used is reached through litellm."""
+    models = LLMModel.objects.filter(provider__kind=LLMProvider.Kind.LITELLM).select_related("provider")
+    return any(model.is_runnable for model in models)

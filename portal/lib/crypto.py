@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -46,21 +47,44 @@ def is_current(token: str) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """What an encrypted field holds whose stored text none of ENCRYPTION_KEYS opens.
+
+    It counts as set, and is stored again as it was, so that the missing key may still come back. It is no text:
+    who wants one of it gets `DecryptionFailed`.
+    """
+
+    token: str = field(repr=False)
+
+    def __str__(self) -> str:
+        raise DecryptionFailed(str(DecryptionFailed.__doc__))
+
+
 class EncryptedTextField(models.TextField):
     """Text that stands encrypted in the database and in the clear on the instance.
 
     Cannot be filtered on: equal texts are stored differently each time. Empty text stays empty, so
     that "is it set?" needs no key. What was read or written is kept out of logs and events from then on.
+    What cannot be opened is `Unreadable`: a row's other fields are as good as ever.
     """
 
     def get_prep_value(self, value: Any) -> Any:
+        if isinstance(value, Unreadable):
+            return value.token
         if value:
             redaction.remember(value)
         return encrypt(value) if value else value
 
-    def from_db_value(self, value: str | None, *_: Any) -> str | None:
+    def from_db_value(self, value: str | None, *_: Any) -> str | Unreadable | None:
         if not value:
             return value
-        text = decrypt(value)
+        try:
+            text = decrypt(value)
+        except DecryptionFailed:
+            return Unreadable(value)
         redaction.remember(text)
         return text
+
+    def to_python(self, value: Any) -> Any:
+        return value if isinstance(value, Unreadable) else super().to_python(value)

@@ -13,6 +13,7 @@ from crews.models import LLMModel
 from crews.models.catalog import LLMFallback
 from executions.errors import ErrorCode, Failure
 from executions.gateway import tokens
+from executions.gateway.state import needs_litellm
 from executions.models import Execution, ExecutionEvent, LLMCall
 from tests.factories.crews import LLMModelFactory, LLMProviderFactory
 from tests.fakes.gateway import (
@@ -293,6 +294,27 @@ def test_a_model_without_its_key_says_so_and_falls_back(fake: FakeLLM, gateway: 
         assert error_of(ask(http, stream=False))["code"] == ErrorCode.LLM_AUTH
     assert types(execution) == ["llm.failed"]
     assert not fake.ledger
+
+
+@pytest.mark.parametrize("kind", ["openai_compatible", "litellm"])
+def test_a_key_that_cannot_be_opened_stops_its_own_models_alone(
+    fake: FakeLLM, quick: None, kind: str, settings: Any
+) -> None:
+    keys = settings.ENCRYPTION_KEYS
+    settings.ENCRYPTION_KEYS = ["lost"]
+    locked = LLMModelFactory(id="locked", provider=LLMProviderFactory(kind=kind, api_base=fake.url, api_key="sk-old"))
+    settings.ENCRYPTION_KEYS = keys
+    fine = LLMModelFactory(id="fine", route="openai/ok", api_base=fake.url)
+    assert not needs_litellm()
+    with GatewayServer() as gateway:
+        with client(gateway, running(locked)[1]) as http:
+            refused = error_of(ask(http, stream=False))
+            assert [model["id"] for model in http.get("/models").json()["data"]] == ["fine"]
+        with client(gateway, running(fine)[1]) as http:
+            assert ask(http, stream=False).status_code == 200
+    assert refused["code"] == ErrorCode.LLM_AUTH
+    assert "cannot be opened" in refused["message"]
+    assert len(fake.ledger) == 1
 
 
 # --- Tokens and limits --------------------------------------------------------------------------

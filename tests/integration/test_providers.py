@@ -115,6 +115,40 @@ def test_without_its_key_nothing_is_asked(api, server):
     assert "key" in report["detail"]
 
 
+@pytest.fixture
+def unreadable(settings, server):
+    """A model whose provider's key was stored under a key of encryption that is gone."""
+    settings.ENCRYPTION_KEYS = ["lost"]
+    model = LLMModelFactory(
+        id="locked", provider=LLMProviderFactory(api_base=server.url, api_key="sk-old", needs_key=True)
+    )
+    settings.ENCRYPTION_KEYS = ["new"]
+    return model
+
+
+def test_a_key_that_cannot_be_opened_keeps_its_own_models_alone_from_running(api, server, unreadable):
+    LLMModelFactory(id="fine")
+    listed = {model["id"]: model["why_not_runnable"] for model in api.get("/api/llm/models").json()["results"]}
+    assert listed["fine"] == ""
+    assert "cannot be opened" in listed["locked"]
+    tried(api, unreadable.provider)
+    assert server.asked == []
+    path = f"/api/llm/providers/{unreadable.provider_id}"
+    assert api.patch(path, {"name": "Renamed"}).json()["has_key"] is False
+    assert api.patch(path, {"api_key": "sk-fresh"}).json()["has_key"] is True
+    assert LLMModel.objects.get(pk="locked").is_runnable
+    assert tried(api, unreadable.provider)["ok"] is True
+    assert server.asked == [("/v1/models", "Bearer sk-fresh")]
+
+
+@pytest.mark.parametrize("page", ["/models", "/settings/providers", "/settings/models/locked"])
+def test_pages_show_it_all_the_same(client, unreadable, page):
+    client.force_login(UserFactory(admin=True))
+    answer = client.get(page)
+    assert answer.status_code == 200
+    assert page != "/models" or "cannot be opened" in answer.content.decode()
+
+
 def test_one_that_cannot_be_asked_says_so(api):
     provider = LLMProviderFactory(kind="litellm", api_base="", needs_key=False)
     model = LLMModelFactory(provider=provider, route="bedrock/tea")
