@@ -214,7 +214,7 @@ class Answer:
             chunk = piece.chunk
             if not self.head and chunk.get("id"):
                 self.head = {key: chunk[key] for key in HEAD if key in chunk}
-            if usage := chunk.get("usage"):
+            if isinstance(usage := chunk.get("usage"), dict) and usage:
                 self.usage = usage
             for part in chunk.get("choices") or ():
                 self._take_choice(part, fresh)

@@ -30,7 +30,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from executions.engines.protocol import HEADER_ORDINAL, HEADER_ROLE, HEADER_TASK
-from executions.gateway import journal
+from executions.gateway import journal, shapes
 from executions.gateway.callers import CALL, LIST, Visitor, counted, ended, identify
 from executions.gateway.catalog import ROLE, Caller, Run, Target
 from executions.gateway.client import Client
@@ -110,6 +110,10 @@ async def _json_body(request: Request) -> dict[str, Any]:
         raise Refusal(400, "invalid_json", "The body is not JSON.") from None
     if not isinstance(body, dict):
         raise Refusal(400, "invalid_json", "The body is not a JSON object.")
+    try:
+        orjson.dumps(body)  # it goes less deep than `loads`, and stands between here and every provider
+    except TypeError:
+        raise Refusal(400, "invalid_json", "The body is nested too deeply.") from None
     return body
 
 
@@ -189,9 +193,7 @@ class _ChatCompletions:
         """What a request asks for, and the models to try. Raises `Refusal`."""
         state: State = request.app.state.gateway
         headers = dict(request.scope["headers"])
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not messages or not all(_is_message(m) for m in messages):
-            raise Refusal(400, "invalid_input", "“messages” must be a list of messages.", param="messages")
+        shapes.require(body)
         run = await state.directory.run(caller)
         model = str(body.get("model") or "")
         if caller.execution is None and model.startswith(ROLE):
@@ -210,10 +212,6 @@ class _ChatCompletions:
             call_id=call_id,
         )
         return order, chain
-
-
-def _is_message(message: Any) -> bool:
-    return isinstance(message, dict) and isinstance(message.get("role"), str)
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -349,7 +349,6 @@ class Exchange:
         opening = self._open(row)
         measured = Measured(perf_counter())
         live = LiveText(self._state, row, is_shown=forward)
-        fault: Fault | None = None
         try:
             # Shielded: the row may be stored in the very moment in which the client goes away.
             await asyncio.shield(opening)
@@ -357,26 +356,33 @@ class Exchange:
             self._queue_ms = 0  # counted once
             self._state.room.freed(self._waited_for)  # there may be more of it
             measured.sent, measured.is_sent = perf_counter(), True
-            await self._receive(target, body, answer, measured, live if forward else None)
-            fault = verdict_on(body, answer)
+            try:
+                await self._receive(target, body, answer, measured, live if forward else None)
+                fault = verdict_on(body, answer)
+            except Fault as exc:
+                fault = exc
+                fault.hide(target.api_key)
+            live.stop()
+            closing = self._closing(answer, measured, fault, forward)
+            if fault is not None and (pause := self._pause(fault, number)) is not None:
+                closing = replace(closing, retry_in_ms=round(pause * 1000))
+            usage = usage_of(answer, closing)
+            recorded = None if fault else record(answer, usage)
         except asyncio.CancelledError:
             live.stop()
             closing = replace(self._closing(answer, measured, None, forward), is_cancelled=True)
             self._settle(opening, row, target, closing, None)
             raise
-        except Fault as exc:
-            if not row.pk:
-                raise  # refused before it was opened: it has no row
-            fault = exc
-            fault.hide(target.api_key)
+        except Exception:
+            # Nobody foresaw this, and what the row reserves must not be held until the gateway ends. What was refused
+            # before it was opened has no row.
+            if self._is_upstream:
+                live.stop()
+                closing = self._closing(answer, measured, Fault(ErrorCode.INTERNAL), forward)
+                await asyncio.shield(self._settle(opening, row, target, closing, None))
+            raise
         finally:
             self._is_upstream = False
-        live.stop()
-        closing = self._closing(answer, measured, fault, forward)
-        if fault is not None and (pause := self._pause(fault, number)) is not None:
-            closing = replace(closing, retry_in_ms=round(pause * 1000))
-        usage = usage_of(answer, closing)
-        recorded = None if fault else record(answer, usage)
         await asyncio.shield(self._settle(opening, row, target, closing, recorded))
         self._is_recorded = recorded is not None and not recorded.part
         if fault is not None:

@@ -121,7 +121,7 @@ class Shim:
     def _instruction(self) -> str:
         lines = []
         for function in self._functions:
-            names = ", ".join((function.get("parameters") or {}).get("properties") or {})
+            names = ", ".join(_properties(function.get("parameters") or {}))
             described = " ".join((function.get("description") or "").split())[:MAX_DESCRIPTION]
             lines.append(f"- {function['name']}({names}): {described}")
         return (
@@ -144,7 +144,7 @@ def bounded(schema: Any, root: Any = None, depth: int = 0) -> Any:
         return bounded(_referred(schema["$ref"], root), root, depth + 1) if depth < _MAX_DEPTH else {"type": "string"}
     out = {key: value for key, value in schema.items() if key not in _WITHOUT_MEANING}
     for key in ("anyOf", "oneOf", "allOf"):
-        if key in out:
+        if isinstance(out.get(key), list):
             out[key] = [bounded(part, root, depth) for part in out[key]]
     kind = out.get("type")
     if kind == "string" and not {"enum", "const"} & out.keys():
@@ -153,10 +153,15 @@ def bounded(schema: Any, root: Any = None, depth: int = 0) -> Any:
         out["items"] = bounded(out.get("items") or {"type": "string"}, root, depth)
         out.setdefault("maxItems", _MAX_ITEMS)
     elif kind == "object" or "properties" in out:
-        properties = {name: bounded(part, root, depth) for name, part in (out.get("properties") or {}).items()}
+        properties = {name: bounded(part, root, depth) for name, part in _properties(out).items()}
         out |= {"type": "object", "properties": properties, "additionalProperties": False}
         out.setdefault("required", list(properties))
     return out
+
+
+def _properties(schema: dict[str, Any]) -> dict[str, Any]:
+    found = schema.get("properties")
+    return found if isinstance(found, dict) else {}
 
 
 def _referred(reference: str, root: Any) -> Any:
@@ -178,8 +183,14 @@ def _variant(function: dict[str, Any]) -> dict[str, Any]:
 def _text(message: Message) -> str:
     content = message.get("content")
     if isinstance(content, list):
-        return "\n".join(part.get("text", "") for part in content if isinstance(part, dict))
+        return "\n".join(part.get("text") or "" for part in content if isinstance(part, dict))
     return content or ""
+
+
+def _calls(message: Message) -> list[dict[str, Any]]:
+    """The calls of functions that the model made; those of other kinds have no place in a schema."""
+    made = message.get("tool_calls") if message["role"] == "assistant" else None
+    return [call for call in made or () if call.get("function")]
 
 
 def _arguments(call: dict[str, Any]) -> dict[str, Any]:
@@ -211,8 +222,8 @@ def _flattened(messages: list[Message]) -> tuple[list[Message], list[tuple[str, 
     done: list[tuple[str, str]] = []
     names: dict[str, str] = {}
     for message in messages:
-        calls = message.get("tool_calls") if message["role"] == "assistant" else None
-        for call in calls or ():
+        calls = _calls(message)
+        for call in calls:
             name, arguments = call["function"]["name"], _arguments(call)
             names[call.get("id", "")] = name
             done.append((name, _canonical(arguments)))
@@ -232,8 +243,8 @@ def _with_notes(messages: list[Message]) -> list[Message]:
     notes: list[str] = []
     out: list[Message] = []
     for message in messages:
-        calls = message.get("tool_calls") if message["role"] == "assistant" else None
-        for call in calls or ():
+        calls = _calls(message)
+        for call in calls:
             values = ", ".join(str(value) for value in _arguments(call).values())
             names[call.get("id", "")] = f"{call['function']['name']}({values})"
         if message["role"] == "tool":

@@ -397,5 +397,57 @@ def test_requests_that_make_no_sense_are_refused(fake: FakeLLM, gateway: Gateway
     assert not fake.ledger
 
 
+@pytest.mark.parametrize("native_tools", [True, False])
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_is_malformed_is_refused_before_anything_is_stored(
+    fake: FakeLLM, gateway: GatewayServer, stream: bool, native_tools: bool
+) -> None:
+    model = LLMModelFactory(route="openai/ok", api_base=fake.url, price_in=1, price_out=1, native_tools=native_tools)
+    execution, token = running(model, budget_tokens=10**6)
+    deep: Any = {}
+    for _ in range(400):
+        deep = {"a": deep}
+    bodies: list[dict[str, Any]] = [
+        {"stream_options": "x"},
+        {"response_format": "json_object"},
+        {"messages": [{"role": "user", "content": 5}]},
+        {"tools": [{"type": "function", "function": {}}]},
+        {"n": 2**62},
+        {"metadata": deep},
+    ]
+    with client(gateway, token) as http:
+        for body in bodies:
+            refused = ask(http, stream=stream, **body)
+            assert refused.status_code == 400, (body, refused.text)
+            assert error_of(refused)["type"] == "invalid_request_error"
+            assert error_of(refused)["param"] in {*body, None}
+    execution.refresh_from_db()
+    assert (execution.reserved_tokens, execution.llm_calls_count) == (0, 0)
+    assert not LLMCall.objects.exists()
+    assert not fake.ledger
+
+
+@pytest.mark.parametrize("place", ["verdict_on", "usage_of"])
+def test_a_call_that_meets_what_nobody_foresaw_is_settled(
+    fake: FakeLLM, gateway: GatewayServer, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: Any) -> None:
+        raise LookupError("nobody foresaw this")
+
+    model = LLMModelFactory(route="openai/ok", api_base=fake.url)
+    execution, token = running(model, budget_tokens=10**6)
+    with monkeypatch.context() as patched, client(gateway, token, ordinal=0) as http:
+        patched.setattr(f"executions.gateway.exchange.{place}", breaks)
+        assert ask(http, stream=False).status_code == 500
+    row = LLMCall.objects.get()
+    assert (row.status, row.error_code) == ("failed", ErrorCode.INTERNAL)
+    assert types(execution) == ["llm.started", "llm.failed"]
+    execution.refresh_from_db()
+    assert execution.reserved_tokens == 0
+    assert execution.prompt_tokens == row.prompt_tokens > 0
+    with client(gateway, token, ordinal=0) as http:
+        assert ask(http, stream=False).status_code == 200  # nor is its entry in the journal held
+
+
 def test_health_needs_no_token(gateway: GatewayServer) -> None:
     assert httpx.get(f"{gateway.root}/health").json()["status"] == "healthy"
