@@ -22,6 +22,7 @@ from portal.accounts.audit import refusals
 from portal.accounts.credentials import Credential, CredentialRefused
 from portal.accounts.limits import TooMany
 from portal.accounts.models import Role, Scope, User
+from portal.accounts.oidc.provider import as_known
 from portal.accounts.watch import Permit
 from portal.lib.addresses import client_address
 
@@ -61,6 +62,7 @@ async def identify(request: Request, need: Need | None) -> Visitor:
     address = client_address(
         request.client.host if request.client else None, request.headers.get("x-forwarded-for", "")
     )
+    await state.keyset.ready(token)
     try:
         user, shown = await state.write(_judged, token, address)
     except CredentialRefused as exc:
@@ -127,7 +129,8 @@ def _judged(token: str, address: str | None) -> tuple[User, Credential]:
 
 
 def _judge(token: str, address: str | None) -> tuple[User, Credential]:
-    user, shown = credentials.check(token, address=address)
+    with as_known():
+        user, shown = credentials.check(token, address=address)
     throttling.count_user(user)
     return user, shown
 

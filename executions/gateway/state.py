@@ -14,6 +14,7 @@ from executions.gateway import journal, ledger
 from executions.gateway.catalog import Directory, StaleRun
 from executions.gateway.faults import Fault, Refusal
 from executions.gateway.holds import Holds
+from executions.gateway.keyset import KeySet
 from executions.gateway.presence import Presence
 from executions.gateway.room import Room
 from executions.gateway.slots import Slots
@@ -46,6 +47,7 @@ class State:
         self.db = DatabaseThreads(size, "gateway-database")
         self.directory = Directory(self.write)
         self.presence = Presence(self.db, ledger.gateway_name())
+        self.keyset = KeySet()
         self.slots = Slots()
         self.room = Room()
         self.holds = Holds()

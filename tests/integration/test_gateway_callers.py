@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -24,10 +24,12 @@ from portal.accounts import keys
 from portal.accounts.credentials import Credential
 from portal.accounts.models import Role, Scope, User
 from portal.accounts.oidc import bearer
+from portal.accounts.oidc.provider import provider
 from tests.deadlines import DEADLINE, wait_for
 from tests.factories.accounts import UserFactory
 from tests.factories.crews import LLMModelFactory
 from tests.fakes.gateway import HELLO, GatewayProcess, GatewayServer, ask, error_of, running, usage_of
+from tests.fakes.idp import FakeIdp, Key
 from tests.fakes.llm import FakeLLM
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -167,6 +169,49 @@ def test_an_access_token_of_the_identity_provider(
         assert ask(http, stream=False, model="ok").status_code == 200
     call = LLMCall.objects.get()
     assert (call.user, call.api_key) == (user, None)
+
+
+class _Waiting(list[Key]):
+    """Keys of a provider that does not answer before the gate is open."""
+
+    def __init__(self, keys: Iterable[Key], gate: threading.Event) -> None:
+        super().__init__(keys)
+        self._gate = gate
+
+    def __iter__(self) -> Iterator[Key]:
+        self._gate.wait(DEADLINE)
+        return super().__iter__()
+
+
+def test_an_identity_provider_that_hangs_keeps_nobody_else_waiting(
+    fake: FakeLLM, gateway: GatewayServer, model: Any, idp: FakeIdp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may name a key that is not known, and so have the provider asked."""
+    monkeypatch.setattr("executions.gateway.keyset.PATIENCE", DEADLINE)
+    monkeypatch.setattr("portal.accounts.oidc.provider.TIMEOUT", DEADLINE)
+    monkeypatch.setattr("portal.accounts.oidc.provider.RETRY_SECONDS", 0)
+    gate = threading.Event()
+    olga = idp.person("olga", roles=["user"])
+    good, strange = idp.access_token(olga), idp.sign(idp.access_claims(olga), kid="made-up")
+    _, run_token = running(model)
+
+    def status(token: str) -> int:
+        with http_of(gateway, f"Bearer {token}") as http:
+            return ask(http, stream=False, model="ok").status_code
+
+    assert status(good) == 200
+    idp.keys = _Waiting(idp.keys, gate)
+    with ThreadPoolExecutor(4) as pool:
+        strangers = [pool.submit(status, strange) for _ in range(4)]
+        try:
+            wait_for(lambda: idp.asked["certs"] == 2, "the provider is asked")
+            assert [status(token) for token in (run_token, good, run_token)] == [200, 200, 200]
+            monkeypatch.setattr(provider()._keys, "_seconds", 0)  # the known keys are old now
+            assert status(good) == 200
+            assert not any(stranger.done() for stranger in strangers)
+        finally:
+            gate.set()
+        assert [stranger.result() for stranger in strangers] == [401] * 4
 
 
 def test_a_body_is_not_waited_for_from_who_may_not_call(gateway: GatewayServer) -> None:

@@ -8,7 +8,9 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -32,6 +34,22 @@ class ProviderUnavailable(Exception):
     """The identity provider does not answer, or not with what it should; the message says why."""
 
 
+_may_ask: ContextVar[bool] = ContextVar("may_ask_identity_provider", default=True)
+
+
+@contextmanager
+def as_known() -> Iterator[None]:
+    """Within, the provider is not asked: what is known goes on, and the rest is `ProviderUnavailable`.
+
+    For threads that must not wait for it; what is due is read elsewhere (`Provider.renew`).
+    """
+    before = _may_ask.set(False)
+    try:
+        yield
+    finally:
+        _may_ask.reset(before)
+
+
 class Kept:
     """A JSON document of the provider, kept for a while. When it cannot be read again, the known one goes on."""
 
@@ -41,16 +59,24 @@ class Kept:
         self._lock = threading.Lock()
         self._value: dict[str, Any] | None = None
         self._read_at = self._tried_at = float("-inf")
-        self._fault = ""
+        self._fault = "it was not asked yet"
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it has been read at all."""
+        return self._value is not None
+
+    def is_due(self, *, renewed_within: float | None = None) -> bool:
+        """Whether `get` would read it now."""
+        return not self._is_fresh(renewed_within) and not self._was_tried()
 
     def get(self, *, renewed_within: float | None = None) -> dict[str, Any]:
         """The document; read anew if older than `renewed_within` seconds. Raises `ProviderUnavailable`."""
-        if self._value is not None and time.monotonic() - self._read_at < min(
-            self._seconds, self._seconds if renewed_within is None else renewed_within
-        ):
+        if self._value is not None and (self._is_fresh(renewed_within) or not _may_ask.get()):
             return self._value
         # Who knows an older one need not wait for the thread that reads; who looks for a new key waits a little.
-        if self._lock.acquire(timeout=-1 if self._value is None else 3 if renewed_within is not None else 0):
+        patience = -1 if self._value is None else 3 if renewed_within is not None else 0
+        if _may_ask.get() and self._lock.acquire(timeout=patience):
             try:
                 self._renew()
             finally:
@@ -59,17 +85,26 @@ class Kept:
             raise ProviderUnavailable(self._fault)
         return self._value
 
-    def _renew(self) -> None:
+    def _is_fresh(self, renewed_within: float | None) -> bool:
+        age = time.monotonic() - self._read_at
+        return age < min(self._seconds, self._seconds if renewed_within is None else renewed_within)
+
+    def _was_tried(self) -> bool:
         pause = FIRST_RETRY_SECONDS if self._value is None else RETRY_SECONDS
-        if time.monotonic() - self._tried_at < pause:
+        return time.monotonic() - self._tried_at < pause
+
+    def _renew(self) -> None:
+        if self._was_tried():
             return
-        self._tried_at = time.monotonic()
         try:
             self._value = self._read()
             self._read_at = time.monotonic()
         except ProviderUnavailable as exc:
             self._fault = str(exc)
             logger.warning("the identity provider: %s", exc)
+        finally:
+            # From the end on: one that hangs is not asked again by each of those who waited meanwhile.
+            self._tried_at = time.monotonic()
 
 
 class Provider:
@@ -112,6 +147,31 @@ class Provider:
         return self._find(self._keys.get(), key_id, algorithm) or self._find(
             self._keys.get(renewed_within=RETRY_SECONDS), key_id, algorithm
         )
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its keys have been read at all."""
+        return self._keys.is_known
+
+    def knows(self, key_id: str, algorithm: str) -> bool:
+        """Whether `key` finds it without asking."""
+        try:
+            with as_known():
+                return self.key(key_id, algorithm) is not None
+        except ProviderUnavailable:
+            return False
+
+    def is_due(self, key_id: str, algorithm: str) -> bool:
+        """Whether a token of this key would have anything read now."""
+        if self._metadata.is_due() or self._keys.is_due():
+            return True
+        return self._keys.is_due(renewed_within=RETRY_SECONDS) and not self.knows(key_id, algorithm)
+
+    def renew(self, key_id: str, algorithm: str) -> None:
+        """Read what is due for a token of this key, as far as it can be had."""
+        with suppress(ProviderUnavailable):
+            self._metadata.get()
+            self.key(key_id, algorithm)
 
     @staticmethod
     def _find(document: dict[str, Any], key_id: str, algorithm: str) -> jwt.PyJWK | None:
