@@ -22,7 +22,7 @@ from portal.accounts.audit import refusals
 from portal.accounts.credentials import Credential, CredentialRefused
 from portal.accounts.limits import TooMany
 from portal.accounts.models import Role, Scope, User
-from portal.accounts.oidc.provider import as_known
+from portal.accounts.oidc.provider import FIRST_RETRY_SECONDS, as_known
 from portal.accounts.watch import Permit
 from portal.lib.addresses import client_address
 
@@ -66,6 +66,8 @@ async def identify(request: Request, need: Need | None) -> Visitor:
     try:
         user, shown = await state.write(_judged, token, address)
     except CredentialRefused as exc:
+        if exc.status != 401:  # nobody can say now whether it is good: it is no bad one, and worth another try
+            raise Refusal(exc.status, exc.code, exc.sentence, retry_after=FIRST_RETRY_SECONDS) from None
         await _count_stranger(state, address)
         _note(request, None, 401, exc.code, address)
         raise Refusal(401, exc.code, exc.sentence) from None

@@ -87,8 +87,8 @@ class Fault(Exception):
         return error_body(self.message, kind, self.code.value)
 
 
-# OpenAI's words for what is wrong with a caller.
-_KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+# OpenAI's words for what is wrong with a caller, or here.
+_KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 503: "server_error"}
 
 
 class Refusal(Exception):

@@ -214,6 +214,21 @@ def test_an_identity_provider_that_hangs_keeps_nobody_else_waiting(
         assert [stranger.result() for stranger in strangers] == [401] * 4
 
 
+def test_a_token_that_nobody_can_check_is_no_bad_one(
+    fake: FakeLLM, gateway: GatewayServer, model: Any, idp: FakeIdp, settings: Any
+) -> None:
+    settings.RATE_LIMIT_ADDRESS_PER_MINUTE = 2
+    token = idp.access_token(idp.person("olga", roles=["user"]))
+    idp.is_down = True
+    with http_of(gateway, f"Bearer {token}") as http:
+        refused = [ask(http, stream=False, model="ok") for _ in range(4)]
+    for answer in refused:
+        assert answer.status_code == 503
+        assert (error_of(answer)["type"], error_of(answer)["code"]) == ("server_error", "provider_unavailable")
+        assert int(answer.headers["Retry-After"]) > 0
+        assert "WWW-Authenticate" not in answer.headers
+
+
 def test_a_body_is_not_waited_for_from_who_may_not_call(gateway: GatewayServer) -> None:
     host, port = gateway.root.removeprefix("http://").split(":")
     head = (
