@@ -170,6 +170,7 @@ export class Fragments {
   #asking = false;
   #again = false;
   #ended = false;
+  #focus = null; // what stands in a piece to come for what has the focus now
 
   constructor(root, { address, isBehind = () => false, takes = () => false, settled = () => {} }) {
     this.#root = root;
@@ -182,9 +183,13 @@ export class Fragments {
       const fresh = fragment.firstElementChild ?? fragment;
       const same = "version" in target.dataset && target.dataset.version === fresh.dataset?.version;
       if (same) event.detail.shouldSwap = false;
-      else keep(target, fragment);
+      else this.#focus = keep(target, fragment) ?? this.#focus;
     });
-    root.addEventListener("htmx:oobAfterSwap", settled);
+    root.addEventListener("htmx:oobAfterSwap", () => {
+      this.#focus?.focus({ preventScroll: true });
+      this.#focus = null;
+      settled();
+    });
   }
 
   refresh() {
@@ -213,15 +218,39 @@ export class Fragments {
   }
 }
 
-// A piece that is replaced takes along what the reader opened, chose and typed in it.
+// A piece that is replaced takes along what the reader opened, chose and typed in it. Returns what stands in the
+// fresh piece for what has the focus in the old one.
 function keep(old, fresh) {
-  const twin = (element) => fresh.querySelector(`#${CSS.escape(element.id)}`);
-  for (const open of old.querySelectorAll("details[id][open]")) twin(open)?.setAttribute("open", "");
+  const twin = (element) => twinOf(element, old, fresh);
+  for (const open of old.querySelectorAll("details[open]")) twin(open)?.setAttribute("open", "");
   for (const field of old.querySelectorAll("input[id], textarea[id], select[id]")) {
     const other = twin(field);
     if (!other) continue;
     const first = field.matches("select") ? field.querySelector("[selected]")?.value : field.defaultValue;
     if (field.type === "radio") other.checked = field.checked;
-    else if (field.type !== "hidden" && field.value !== first) other.value = field.value;
+    else if (field.type !== "hidden" && (field.value !== first || wasRefused(field.form))) {
+      other.value = field.value;
+      const beside = field.dataset.goesWith;
+      if (beside) other.form.elements[beside].value = field.form.elements[beside].value;
+    }
   }
+  const focused = document.activeElement;
+  return old !== focused && old.contains(focused) ? twin(focused) : null;
+}
+
+// What the server sent back holds what was typed, though it looks like what the server wrote.
+const wasRefused = (form) => form?.querySelector("[data-form-errors], [aria-invalid=true]");
+
+const NAMES = [(e) => e.getAttribute("aria-label"), (e) => e.getAttribute("href"), (e) => e.textContent.trim()];
+
+// The same thing in a fresh piece: by its id, else by what it is and what it is called.
+function twinOf(element, old, fresh) {
+  if (element.id) return fresh.querySelector(`#${CSS.escape(element.id)}`);
+  for (const name of NAMES) {
+    const called = (other) => name(other.matches("details") ? other.querySelector("summary") : other);
+    const alike = (root) => [...root.querySelectorAll(element.localName)].filter((o) => called(o) === called(element));
+    const twin = called(element) && alike(fresh)[alike(old).indexOf(element)];
+    if (twin) return twin;
+  }
+  return null;
 }
