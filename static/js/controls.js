@@ -7,14 +7,40 @@ function textOf(source) {
   return source.textContent.trim();
 }
 
+const toast = (detail) => document.dispatchEvent(new CustomEvent("portal:toast", { detail }));
+
 // data-copy="#id": copies the text of an element.
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
-  await navigator.clipboard.writeText(textOf(document.querySelector(button.dataset.copy)));
-  const message = document.body.dataset.textCopied;
-  document.dispatchEvent(new CustomEvent("portal:toast", { detail: { message, tone: "success", fades: true } }));
+  const said = document.body.dataset;
+  if (await copy(textOf(document.querySelector(button.dataset.copy)))) {
+    toast({ message: said.textCopied, tone: "success", fades: true });
+  } else toast({ message: said.textNotCopied });
 });
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return copySelected(text); // over plain http there is no clipboard but that of the selection
+  }
+}
+
+function copySelected(text) {
+  const focused = document.activeElement;
+  const area = document.createElement("textarea");
+  area.className = "visually-hidden";
+  area.value = text;
+  document.body.append(area);
+  area.focus({ preventScroll: true });
+  area.select();
+  const isCopied = document.execCommand("copy");
+  area.remove();
+  focused.focus({ preventScroll: true });
+  return isCopied;
+}
 
 // data-download="#id": saves the text of an element as a file (data-file-name).
 document.addEventListener("click", (event) => {
@@ -73,4 +99,24 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     field.focus();
   }
+});
+
+// A form that comes back with faults: the first faulty field gets the focus, else what is wrong with it as a whole.
+function toTheFault(root) {
+  const faulty = [...root.querySelectorAll("[aria-invalid=true]")].find((field) => field.checkVisibility());
+  const field = faulty ?? root.querySelector("[autofocus]");
+  (field ?? root.querySelector("[data-form-errors]"))?.focus();
+}
+toTheFault(document);
+document.addEventListener("htmx:afterSettle", (event) => {
+  const { verb, elt } = event.detail.requestConfig ?? {};
+  if (verb === "post" && elt.matches("form")) toTheFault(event.target);
+});
+
+// data-version: a piece that asks for itself and would look the same stays as it is, with the focus in it.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { target, serverResponse } = event.detail;
+  if (!("version" in target.dataset)) return;
+  const fresh = new DOMParser().parseFromString(serverResponse, "text/html").getElementById(target.id);
+  if (fresh?.dataset.version === target.dataset.version) event.detail.shouldSwap = false;
 });

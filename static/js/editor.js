@@ -19,8 +19,7 @@ document.addEventListener("htmx:afterSwap", () => {
 document.addEventListener("htmx:afterSettle", (event) => {
   if (event.detail.target?.id !== "editor" && event.detail.elt?.id !== "editor") return;
   const editor = document.getElementById("editor");
-  const faulty = editor.querySelector("[aria-invalid=true]");
   const trigger = event.detail.requestConfig?.elt;
   const opened = trigger?.closest?.("a") && editor.querySelector("[data-editing] :is(input, textarea, select):not([type=hidden])");
-  (faulty ?? opened)?.focus({ preventScroll: false });
+  opened?.focus();
 });
