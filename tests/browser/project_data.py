@@ -29,7 +29,7 @@ def make() -> dict[str, str]:
     )
     AccessGrant.objects.create(access=project.access, user=vera, level="viewer")
     stages = {stage.stage_name: stage for stage in project.stages.all()}
-    first, development = stages["requirement"], stages["development"]
+    first, design, development = stages["requirement"], stages["design"], stages["development"]
     document = deliverable_of(
         first, title="Herb requirements", content="# Goals\n\n| a | b |\n|---|---|\n| 1 | 2 |", status="approved"
     )
@@ -37,7 +37,13 @@ def make() -> dict[str, str]:
     Comment.objects.create(deliverable=document, author=ann, text="Read it.")
     first.stage_status, first.start_date, first.end_date = StageStatus.COMPLETED, timezone.now(), timezone.now()
     first.save()
-    checks = {"syntax_ok": True, "ran": True, "exit_code": 0, "tests_run": 2, "tests_failed": 0}
+    drawing = deliverable_of(design, title="Herb design", content="# Beds", status="review")
+    design.stage_status, design.review_since = StageStatus.REVIEW, timezone.now()
+    design.save()
+    checks = {
+        "syntax_ok": True, "ran": True, "exit_code": 0, "tests_run": 2, "tests_failed": 0,
+        "problems": ["herbs/store.py: nothing uses json"],
+    }  # fmt: skip
     code = deliverable_of(
         development, type="code", title="Herb code", content="Two files.", status="review",
         files=[{"path": "herbs/store.py", "content": "import json\n\n\nclass Store:\n    '''Herbs.'''\n"},
@@ -50,6 +56,7 @@ def make() -> dict[str, str]:
         "project": str(project.pk),
         "stage": str(development.pk),
         "document": str(document.pk),
+        "design": str(drawing.pk),
         "code": str(code.pk),
     }
 
