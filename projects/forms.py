@@ -5,7 +5,6 @@ from typing import Any
 
 from django import forms
 from django.core.files.uploadedfile import UploadedFile
-from django.utils.text import slugify
 from django.utils.translation import gettext_lazy as _
 
 from crews.forms import model_choices
@@ -84,7 +83,7 @@ class MappingFields(forms.Form):
 
     def add_roles(self, roles: Sequence[str], now: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
         """Add the fields of `roles`; `now` says for each the model and parameters that it has."""
-        self.roles = {slugify(role).replace("-", "_"): role for role in roles}
+        self.roles = {str(number): role for number, role in enumerate(roles, start=1)}
         self.configs = {key: dict(now.get(role, ("", {}))[1]) for key, role in self.roles.items()}
         choices = model_choices()
         for key, role in self.roles.items():
@@ -247,7 +246,8 @@ class RollBackForm(Styled, forms.Form):
 class ReviewForm(Styled, forms.Form):
     """A decision about the work of a stage. What a decision needs beside it is judged by `actions.review`.
 
-    `deliverable` is what is decided about, where it is one alone; `seen` holds its SHA-256 as the person saw it.
+    `about` is what is decided about; `seen` holds the SHA-256 of each as the person saw it. `may_approve` and
+    `may_edit` say what the stage's gate lets this person do.
     """
 
     decision = forms.ChoiceField(
@@ -256,7 +256,8 @@ class ReviewForm(Styled, forms.Form):
     )  # fmt: skip
     content = forms.CharField(
         label=_("The text that you approve"), required=False, strip=False,
-        widget=forms.Textarea(attrs={"data-rows": 14}),
+        # What was typed over a version belongs to that one, whatever the page shows since.
+        widget=forms.Textarea(attrs={"data-rows": 14, "data-goes-with": "seen"}),
     )  # fmt: skip
     seen = forms.CharField(required=False, widget=forms.HiddenInput)
     comments = forms.CharField(
@@ -264,15 +265,25 @@ class ReviewForm(Styled, forms.Form):
         help_text=_("When you send it back, the role reads this and does the work again."),
     )  # fmt: skip
 
-    def __init__(self, *args: Any, deliverable: Deliverable | None, key: str, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        about: Sequence[Deliverable],
+        key: str,
+        may_approve: bool = True,
+        may_edit: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        only = about[0] if len(about) == 1 else None
         # Code is edited on a page of its own, file by file.
-        self.may_edit = deliverable is not None and deliverable.file_type in TEXTS
+        self.may_edit = may_edit and only is not None and only.file_type in TEXTS
+        self.now = " ".join(deliverable.sha256 for deliverable in about)
         kwargs.setdefault(
             "initial",
             {
-                "decision": "approve",
-                "content": deliverable.content if deliverable is not None else "",
-                "seen": deliverable.sha256 if deliverable is not None else "",
+                "decision": "approve" if may_approve else "reject",
+                "content": only.content if only is not None else "",
+                "seen": self.now,
             },
         )
         # Several gates may stand on one page.
@@ -280,9 +291,13 @@ class ReviewForm(Styled, forms.Form):
         super().__init__(*args, **kwargs)
         if not self.may_edit:
             del self.fields["content"]
-            self.fields["decision"].choices = [  # type: ignore[attr-defined]
-                ("approve", _("Approve")), ("reject", _("Send back")),
-            ]  # fmt: skip
+        decision: Any = self.fields["decision"]
+        offered = {"approve": may_approve, "edit": self.may_edit, "reject": True}
+        decision.choices = [(value, label) for value, label in decision.choices if offered[value]]
+
+    def clean_content(self) -> str:
+        """Browsers send every end of a line as two characters."""
+        return str(self.cleaned_data["content"]).replace("\r\n", "\n")
 
     @property
     def notes(self) -> dict[str, tuple[str, Any]]:
@@ -300,6 +315,15 @@ class ReviewForm(Styled, forms.Form):
             self.add_error(name if name in self.fields else None, error.detail)
         if not problem.errors:
             self.add_error(None, problem.sentence)
+        if problem.code == "content_changed":  # what stands beside the form now is what the next decision is about
+            self.data = {**self.data, "seen": self.now}
+
+    @property
+    def written(self) -> list[tuple[Any, str]]:
+        """What the person had typed: label and text of each field, for when the decision cannot be taken any more."""
+        typed = [(self.fields[name].label, self.data.get(name, "").strip()) for name in ("content", "comments")
+                 if name in self.fields and (name != "content" or self.data.get("decision") == "edit")]  # fmt: skip
+        return [(label, text) for label, text in typed if text]
 
 
 class EditDeliverableForm(Styled, forms.Form):

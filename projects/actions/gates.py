@@ -1,5 +1,6 @@
 """The gate of a stage: who may decide about its deliverables, and what a decision does."""
 
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
@@ -54,23 +55,27 @@ def require_reviewer(user: User, stage: Stage) -> None:
         raise PermissionDenied(NOT_ALLOWED)
 
 
-def authors(deliverable: Deliverable) -> set[Any]:
-    """The ids of those whose work a version is: who edited it since a role made it, and who started that run."""
+def authors(deliverables: Iterable[Deliverable]) -> set[Any]:
+    """The ids of those whose work some of these versions is: who edited it since a role made it, and who started
+    that run. Two queries."""
     found: set[Any] = set()
-    for version in (
-        versions.of(deliverable).filter(created_at__lte=deliverable.created_at).order_by("-created_at", "-pk")
-    ):
-        if version.created_by_id is not None:
-            found.add(version.created_by_id)
+    made_by: set[Any] = set()
+    wanted = {deliverable.lineage: deliverable.created_at for deliverable in deliverables}
+    rows = Deliverable.objects.filter(lineage__in=wanted).order_by("-created_at", "-pk")
+    for lineage, at, person, execution in rows.values_list("lineage", "created_at", "created_by", "execution"):
+        if lineage not in wanted or at > wanted[lineage]:
             continue
-        starters = StageRun.objects.filter(execution=version.execution_id).exclude(started_by=None)
-        found.update(starters.values_list("started_by", flat=True))
-        break
-    return found
+        if person is not None:
+            found.add(person)
+        else:
+            made_by.add(execution)
+            del wanted[lineage]
+    starters = StageRun.objects.filter(execution__in=made_by).exclude(started_by=None)
+    return found | set(starters.values_list("started_by", flat=True))
 
 
 def _require_other_eyes(deliverable: Deliverable, by: User, *, edits: bool) -> None:
-    if deliverable.stage.excludes_author and (edits or by.pk in authors(deliverable)):
+    if deliverable.stage.excludes_author and (edits or by.pk in authors([deliverable])):
         raise Problem(
             _("This stage wants a second pair of eyes: its author may not approve it."),
             status=403,
@@ -115,10 +120,12 @@ def review(
     return decided
 
 
-def review_stage(stage: Stage, by: User, *, decision: str, comments: str = "", role: str = "") -> Stage:
+def review_stage(
+    stage: Stage, by: User, *, decision: str, comments: str = "", role: str = "", seen: Collection[str] = ()
+) -> Stage:
     """Decide about all deliverables of `stage` that are in review, but those that `by` has approved already.
 
-    Raises what `review` raises.
+    `seen`: the SHA-256 of each that the person has read, where the caller knows them. Raises what `review` raises.
     """
     _check(decision, comments, None)
     with transaction.atomic():
@@ -127,6 +134,8 @@ def review_stage(stage: Stage, by: User, *, decision: str, comments: str = "", r
         waiting = list(in_review(stage).exclude(reviews__reviewer=by))
         if not waiting:
             raise _nothing_to_review(stage, by)
+        if seen and any(deliverable.sha256 not in seen for deliverable in waiting):
+            raise _content_changed()
         for deliverable in waiting[:1] if decision == Decision.REJECTED else waiting:
             deliverable.stage, deliverable.project = stage, stage.project
             _decide(deliverable, by, decision, comments.strip(), role.strip()[:_LABEL], None, "")
@@ -145,6 +154,10 @@ def _nothing_to_review(stage: Stage, by: User) -> Conflict:
     if in_review(stage).exists():
         return _reviewed_already()
     return Conflict(_("Nothing of “%(stage)s” is in review.") % {"stage": stage.label}, code="nothing_to_review")
+
+
+def _content_changed() -> Conflict:
+    return Conflict(_("This is not what you have read."), code="content_changed", hint=_("Read it again, then decide."))
 
 
 def _reviewed_already() -> Conflict:
@@ -213,9 +226,7 @@ def _require_decidable(deliverable: Deliverable, by: User, sha256: str) -> None:
     if deliverable.reviews.filter(reviewer=by).exists():
         raise _reviewed_already()
     if (sha256 and sha256 != deliverable.sha256) or not versions.is_whole(deliverable):
-        raise Conflict(
-            _("This is not what you have read."), code="content_changed", hint=_("Read it again, then decide.")
-        )
+        raise _content_changed()
 
 
 def approvals_of(deliverable: Deliverable) -> int:
@@ -259,10 +270,12 @@ def _go_on(stage: Stage) -> None:
     """After decisions: a stage in review is done, works again, or waits for more of them."""
     if stage.stage_status != StageStatus.REVIEW:
         return
-    latest = set(stage.deliverables.filter(is_latest=True).values_list("status", flat=True))
-    if Status.REVIEW in latest:
+    latest = stage.deliverables.filter(is_latest=True)
+    if latest.filter(status=Status.REVIEW).exists():
         return
-    if Status.REJECTED not in latest:
+    # What a person made is made anew by a person: no run of the role replaces it.
+    of_the_role = Deliverable.objects.filter(stage=stage, created_by=None).exclude(created_by_role="")
+    if not latest.filter(status=Status.REJECTED, lineage__in=of_the_role.values("lineage")).exists():
         complete(stage)
     elif stage.project.status in BY_PEOPLE:
         stage.move_to(StageStatus.PENDING, review_since=None, review_due_at=None, escalated_at=None, end_date=None)

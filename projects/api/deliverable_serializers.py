@@ -103,10 +103,21 @@ class NewDeliverableSerializer(DeliverableTextSerializer):
     """A deliverable made by hand."""
 
     title = serializers.CharField(max_length=200)
-    stage = serializers.CharField(max_length=40, help_text=gettext_lazy("The id or name of the stage it belongs to."))
+    stage_id = serializers.CharField(
+        max_length=40, required=False, help_text=gettext_lazy("The stage it belongs to; its name does as well.")
+    )
+    stage = serializers.CharField(
+        max_length=40, required=False, help_text=gettext_lazy("The same, for who knows it by its name.")
+    )
     deliverable_type = serializers.ChoiceField(choices=Deliverable.Type.choices)
     file_type = serializers.ChoiceField(choices=Deliverable.FileType.choices, required=False)
     metadata = serializers.DictField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        named = {attrs.pop(name) for name in ("stage_id", "stage") if name in attrs}
+        if len(named) != 1:
+            raise serializers.ValidationError({"stage_id": _("Name one stage.")}, code="required")
+        return {**attrs, "stage": named.pop()}
 
 
 class DecisionSerializer(serializers.Serializer[Any]):
@@ -118,6 +129,16 @@ class DecisionSerializer(serializers.Serializer[Any]):
     )
     review_comments = serializers.CharField(
         required=False, allow_blank=True, trim_whitespace=False, source="comments", max_length=20_000
+    )
+
+
+class ReviewStageSerializer(DecisionSerializer):
+    sha256 = serializers.ListField(
+        child=serializers.CharField(max_length=64),
+        required=False,
+        max_length=200,
+        source="seen",
+        help_text=gettext_lazy("Of each deliverable that you have seen: 409 when one of them is another version."),
     )
 
 

@@ -19,7 +19,7 @@ from projects import actions
 from projects.actions.once import ensure_started
 from projects.api import serializers
 from projects.api.base import OfProject, checked, shown_stages
-from projects.api.deliverable_serializers import DecisionSerializer
+from projects.api.deliverable_serializers import ReviewStageSerializer
 from projects.models import Attachment, Stage
 
 STAGE = OpenApiParameter(
@@ -111,13 +111,13 @@ class StageViewSet(OfProject, mixins.ListModelMixin, GenericViewSet[Stage]):
     @extend_schema(
         operation_id="projects_stages_review",
         parameters=[STAGE],
-        request=DecisionSerializer,
+        request=ReviewStageSerializer,
         responses=serializers.StageSerializer,
     )
     def review(self, request: Request, **ids: Any) -> Response:
         """Approve all that the stage has in review, or send it back with comments."""
         stage = self._to_review()
-        asked = checked(DecisionSerializer(data=request.data))
+        asked = checked(ReviewStageSerializer(data=request.data))
         return self._answer(actions.review_stage(stage, person(request), **asked))
 
     @extend_schema(

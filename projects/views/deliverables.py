@@ -17,14 +17,14 @@ from portal.accounts.models import Role
 from portal.accounts.permissions import Action, allow, can, find, person, require
 from portal.accounts.views.access import invited
 from portal.lib.forms import errors_on
-from portal.lib.pages import page_of
+from portal.lib.pages import asked_for, page_of
 from portal.lib.problems import Conflict, Problem
 from projects import actions
 from projects.deliverables import access, bundle, comments, diffs
 from projects.forms import CommentForm, EditDeliverableForm, ReviewForm
 from projects.models import Deliverable, DeliverableAccess, Project
 from projects.views.gates import DECISIONS
-from projects.views.shown import HEAVY
+from projects.views.shown import review_form
 
 Kind = DeliverableAccess.Kind
 VERSIONS = 50
@@ -54,27 +54,33 @@ def context_of(request: HttpRequest, deliverable: Deliverable, form: ReviewForm 
     """All that the page shows; the number of queries does not grow with it."""
     user, stage = person(request), deliverable.stage
     files = list(deliverable.files.defer("content"))
-    lineage = Deliverable.objects.filter(lineage=deliverable.lineage).select_related("created_by").defer(*HEAVY)
+    lineage = Deliverable.objects.filter(lineage=deliverable.lineage).select_related("created_by")
     in_review = deliverable.is_latest and deliverable.status == Deliverable.Status.REVIEW
-    may_review = in_review and actions.may_review(user, stage)
+    reviews = list(deliverable.reviews.select_related("reviewer"))
+    has_decided = any(review.reviewer_id == user.pk for review in reviews)
+    is_open = in_review and not has_decided and not deliverable.project.is_archived
+    may_review = is_open and actions.may_review(user, stage)
+    refused = form
     if may_review and form is None:
-        form = ReviewForm(deliverable=deliverable, key="review")
-    may_change = can(user, Action.CHANGE, deliverable.project)
+        form = review_form(stage, user, [deliverable], key="review")
+    may_change = can(user, Action.CHANGE, deliverable.project) and not deliverable.project.is_archived
     return {
         "project": deliverable.project,
         "deliverable": deliverable,
         "stage": stage,
         "files": files,
         "tree": bundle.tree(deliverable) if files else [],
-        "shown": file_of(deliverable, request.GET.get("file", "")) if files else None,
-        "versions": list(lineage.order_by("-created_at", "-id")[:VERSIONS]),
+        "shown": file_of(deliverable, asked_for(request, "file")) if files else None,
+        "versions": list(lineage.defer(*Deliverable.HEAVY).order_by("-created_at", "-id")[:VERSIONS]),
         "newer": newer_of(deliverable),
-        "reviews": list(deliverable.reviews.select_related("reviewer")),
+        "reviews": reviews,
         "comments": list(deliverable.comments.select_related("author")[:COMMENTS]),
         "comment_form": CommentForm() if user.has_role(Role.USER) else None,
         "accesses": list(deliverable.accesses.select_related("accessed_by")[:8]),
         "form": form if may_review else None,
+        "overtaken": refused if not may_review else None,
         "in_review": in_review,
+        "has_decided": has_decided,
         "may_share": can(user, Action.SHARE, deliverable.project),
         "may_edit": may_change and deliverable.is_latest and not deliverable.upload,
     }
@@ -103,7 +109,7 @@ def newer_of(deliverable: Deliverable) -> Deliverable | None:
     """The latest version, where this is not it."""
     if deliverable.is_latest:
         return None
-    return Deliverable.objects.filter(lineage=deliverable.lineage, is_latest=True).defer(*HEAVY).first()
+    return Deliverable.objects.filter(lineage=deliverable.lineage, is_latest=True).defer(*Deliverable.HEAVY).first()
 
 
 @allow(Role.VIEWER)
@@ -112,7 +118,7 @@ def newer_of(deliverable: Deliverable) -> Deliverable | None:
 def deliverable_changes(request: HttpRequest, pk: Any) -> HttpResponse:
     """What changed since another version (`?against=`; the one before, if none is named)."""
     deliverable = deliverable_of(request, pk)
-    every = Deliverable.objects.filter(lineage=deliverable.lineage).exclude(pk=deliverable.pk).defer(*HEAVY)
+    every = Deliverable.objects.filter(lineage=deliverable.lineage).exclude(pk=deliverable.pk).defer(*Deliverable.HEAVY)
     others = list(every.order_by("-created_at", "-id")[:VERSIONS])
     against = _against(request, deliverable, others)
     if against is not None and against not in others:
@@ -150,6 +156,8 @@ def deliverable_edit(request: HttpRequest, pk: Any) -> HttpResponse:
     files = dict(deliverable.files.values_list("path", "content"))
     form = EditDeliverableForm(request.POST or None, deliverable=deliverable, files=files)
     newest = newer_of(deliverable)
+    if request.method == "GET":
+        access.log(deliverable, person(request), Kind.READ)
     if request.method == "POST" and form.is_valid():
         given = form.cleaned_data
         try:
@@ -167,7 +175,7 @@ def deliverable_edit(request: HttpRequest, pk: Any) -> HttpResponse:
                 return redirect(made)
         except Conflict as conflict:
             form.add_error(None, conflict.sentence)
-        newest = newer_of(Deliverable.objects.defer(*HEAVY).get(pk=deliverable.pk))
+        newest = newer_of(Deliverable.objects.defer(*Deliverable.HEAVY).get(pk=deliverable.pk))
     context = {"project": deliverable.project, "deliverable": deliverable, "form": form, "newest": newest}
     return render(request, "projects/deliverable_edit.html", context, status=status_of(request))
 
@@ -180,7 +188,7 @@ def deliverable_review(request: HttpRequest, pk: Any) -> HttpResponse:
     user = person(request)
     if not actions.may_review(user, deliverable.stage):
         require(user, Action.ANSWER, deliverable.project)
-    form = ReviewForm(request.POST, deliverable=deliverable, key="review")
+    form = review_form(deliverable.stage, user, [deliverable], request.POST, key="review")
     if form.is_valid():
         given = form.cleaned_data
         try:
@@ -189,7 +197,7 @@ def deliverable_review(request: HttpRequest, pk: Any) -> HttpResponse:
                 user,
                 decision=DECISIONS[given["decision"]],
                 comments=given["comments"],
-                content=given["content"].replace("\r\n", "\n") if given["decision"] == "edit" else None,
+                content=given["content"] if given["decision"] == "edit" else None,
                 sha256=given["seen"],
             )
         except Problem as problem:
@@ -197,9 +205,6 @@ def deliverable_review(request: HttpRequest, pk: Any) -> HttpResponse:
         else:
             messages.success(request, _("Your decision was taken."))
             return redirect(decided)
-    if not deliverable.is_latest or deliverable.status != Deliverable.Status.REVIEW:
-        messages.info(request, " ".join(str(error) for errors in form.errors.values() for error in errors))
-        return redirect(deliverable)
     return render(request, "projects/deliverable_detail.html", context_of(request, deliverable, form), status=422)
 
 

@@ -14,11 +14,11 @@ from portal.accounts.permissions import Action, allow, person, require
 from portal.lib.forms import errors_on
 from portal.lib.problems import Problem
 from projects import actions
-from projects.forms import CompleteForm, DelegateForm, ReviewForm, RollBackForm, StageForm
+from projects.forms import CompleteForm, DelegateForm, RollBackForm, StageForm
 from projects.models import Project, Stage
 from projects.views import shown
 from projects.views.manage import do
-from projects.views.page import context_of, project_of
+from projects.views.page import page, project_of
 
 DECISIONS = {"approve": "approved", "edit": "approved", "reject": "rejected"}
 
@@ -82,41 +82,30 @@ def stage_review(request: HttpRequest, pk: Any, stage_pk: Any) -> HttpResponse:
     user = person(request)
     if not actions.may_review(user, stage):
         require(user, Action.ANSWER, project)
-    waiting = shown.pieces_of([stage])
-    only = waiting[0].deliverable if len(waiting) == 1 else None
-    form = ReviewForm(request.POST, deliverable=only, key=stage.stage_name)
+    waiting = [piece.deliverable for piece in shown.pieces_of([stage])]
+    form = shown.review_form(stage, user, waiting, request.POST)
     if form.is_valid():
         given = form.cleaned_data
+        seen = given["seen"].split()
         try:
-            if given["decision"] == "edit" and only is not None:
+            if given["decision"] == "edit":
                 actions.review(
-                    only,
+                    waiting[0],
                     user,
                     decision="approved",
                     comments=given["comments"],
                     content=given["content"],
-                    sha256=given["seen"],
+                    sha256=next(iter(seen), ""),
                 )
             else:
-                actions.review_stage(stage, user, decision=DECISIONS[given["decision"]], comments=given["comments"])
+                decision = DECISIONS[given["decision"]]
+                actions.review_stage(stage, user, decision=decision, comments=given["comments"], seen=seen)
         except Problem as problem:
             form.show(problem)
         else:
             messages.success(request, _("Your decision was taken."))
             return redirect(project)
-    return _with_form(request, project, stage, form)
-
-
-def _with_form(request: HttpRequest, project: Project, stage: Stage, form: ReviewForm) -> HttpResponse:
-    """The project's page, with what was typed and what is wrong with it."""
-    context = context_of(request, Project.objects.select_related("access__owner", "stream").get(pk=project.pk))
-    gates = [step.gate for step in context["gates"] if step.gate and step.stage.pk == stage.pk]
-    for gate in gates:
-        gate.form = form
-    if not gates:
-        messages.info(request, " ".join(str(error) for errors in form.errors.values() for error in errors))
-        return redirect(project)
-    return render(request, "projects/project_detail.html", context, status=422)
+    return page(request, project_of(request, pk), (stage, form))
 
 
 @allow(Role.USER)

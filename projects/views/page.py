@@ -17,12 +17,13 @@ from portal.accounts.models import Role
 from portal.accounts.permissions import Action, allow, can, find, person
 from portal.accounts.views.access import panel_of
 from projects import analytics
-from projects.forms import AttachForm
-from projects.models import Project
+from projects.deliverables import access
+from projects.forms import AttachForm, ReviewForm
+from projects.models import DeliverableAccess, Project, Stage
 from projects.status import PROJECT_ENDED, ProjectStatus, StageStatus
 from projects.views import shown
 
-STARTABLE = {ProjectStatus.PLANNING, ProjectStatus.PAUSED, ProjectStatus.FAILED, ProjectStatus.CANCELLED}
+STARTABLE = {ProjectStatus.PLANNING, ProjectStatus.PAUSED, ProjectStatus.FAILED}
 GOES_ON = {ProjectStatus.IN_PROGRESS, ProjectStatus.REVIEW}
 
 
@@ -37,13 +38,29 @@ def project_of(request: HttpRequest, pk: Any, action: Action = Action.SEE) -> Pr
 @never_cache
 def project_detail(request: HttpRequest, pk: Any) -> HttpResponse:
     """A project: its stages, what waits for a decision, what came out, who works, what it cost."""
-    project = project_of(request, pk)
+    return page(request, project_of(request, pk))
+
+
+def page(request: HttpRequest, project: Project, gate: tuple[Stage, ReviewForm] | None = None) -> HttpResponse:
+    """The whole page; `gate`: the stage and form of a decision that was refused, which are shown with what was typed.
+
+    The texts that wait for a decision stand on it whole, so whoever is shown them has read them.
+    """
     context = context_of(request, project) | {
         "panel": panel_of(request, project),
         "attachments": list(project.attachments.defer("content")),
         "attach_form": AttachForm(),
     }
-    return render(request, "projects/project_detail.html", context)
+    pieces = [piece.deliverable for step in context["gates"] for piece in step.gate.pieces]
+    access.log_all(pieces, person(request), DeliverableAccess.Kind.READ)
+    if gate is not None:
+        stage, form = gate
+        asking = next((step.gate for step in context["gates"] if step.stage.pk == stage.pk and step.gate.form), None)
+        if asking is not None:
+            asking.form = form
+        else:
+            context["overtaken"] = form
+    return render(request, "projects/project_detail.html", context, status=200 if gate is None else 422)
 
 
 @allow(Role.VIEWER)
@@ -74,11 +91,16 @@ def project_numbers(request: HttpRequest, pk: Any) -> HttpResponse:
 def context_of(request: HttpRequest, project: Project) -> dict[str, Any]:
     """What changes on the page; the number of queries does not grow with the project."""
     user = person(request)
-    may_change = can(user, Action.CHANGE, project)
+    may_own = can(user, Action.CHANGE, project)
+    may_change = may_own and not project.is_archived
     may_answer = can(user, Action.ANSWER, project)
     steps = shown.steps_of(project, user, may_answer=may_answer)
     mappings = shown.mappings_of(project)
     at_work = [step for step in steps if step.stage.is_at_work]
+    is_cancelled = project.status == ProjectStatus.CANCELLED
+    # In progress, and yet nothing goes on by itself: a fork, or a project whose stages are started one by one.
+    rests = project.status in GOES_ON and not at_work and not any(step.gate for step in steps)
+    rests = rests and any(step.is_waiting_for_a_start for step in steps)
     is_queued = any(step.execution and step.execution.status == "pending" for step in at_work)
     return {
         "project": project,
@@ -94,11 +116,13 @@ def context_of(request: HttpRequest, project: Project) -> dict[str, Any]:
         "done": sum(step.stage.is_done for step in steps),
         "stale": [step for step in steps if step.stage.is_stale],
         "may_change": may_change,
+        "may_archive": may_own,
         "may_delete": can(user, Action.DELETE, project),
         "may_make": user.has_role(Role.USER),
-        "may_start": may_change and project.status in STARTABLE,
+        "may_start": may_change and (project.status in STARTABLE or rests),
         "may_pause": may_change and project.status in GOES_ON,
         "may_cancel": may_change and project.status not in PROJECT_ENDED | {ProjectStatus.PLANNING},
-        "may_restart": may_change and any(step.stage.stage_status != StageStatus.PENDING for step in steps),
+        "may_restart": may_change
+        and (is_cancelled or any(step.stage.stage_status != StageStatus.PENDING for step in steps)),
         "is_live": project.status not in PROJECT_ENDED and not project.is_archived,
     }

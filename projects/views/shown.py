@@ -13,14 +13,13 @@ from executions.models import Execution, ExecutionEvent, LLMCall
 from executions.status import ACTIVE
 from portal.accounts.models import AccessGrant, Role, User
 from portal.lib.differences import Piece, differences
+from projects.actions.gates import authors
 from projects.forms import DelegateForm, ReviewForm
 from projects.models import Approver, Deliverable, DeliverableFile, Project, Review, RoleLLMMapping, Stage, StageRun
 from projects.status import ProjectStatus, StageStatus
 
 EVENTS = 60
 LISTED = 200  # deliverables of a project that its page lists
-# What lists do not show of a deliverable, however long it is.
-HEAVY = ("content", "prompt", "search_text", "metadata", "review_comments")
 HEAVY_RUN = ("execution__snapshot", "execution__inputs", "execution__final_output")
 
 
@@ -80,8 +79,14 @@ class Step:
 
     @property
     def may_start(self) -> bool:
-        """Whether it may be started by itself now."""
-        return self.stage.stage_status in {StageStatus.PENDING, StageStatus.FAILED} and self.is_ready
+        """Whether it may be started by itself now: also again, where it is out of date."""
+        status, is_old = self.stage.stage_status, self.stage.is_stale
+        startable = status in {StageStatus.PENDING, StageStatus.FAILED} or (status == StageStatus.COMPLETED and is_old)
+        return startable and self.is_ready
+
+    @property
+    def is_waiting_for_a_start(self) -> bool:
+        return self.stage.stage_status == StageStatus.PENDING and self.is_ready
 
     @property
     def is_running(self) -> bool:
@@ -129,7 +134,7 @@ def steps_of(project: Project, user: User, *, may_answer: bool) -> list[Step]:
 
 
 def _latest(project: Project) -> list[Deliverable]:
-    rows = project.deliverables.filter(is_latest=True).select_related("created_by").defer(*HEAVY)
+    rows = project.deliverables.filter(is_latest=True).select_related("created_by").defer(*Deliverable.HEAVY)
     return list(rows.order_by("created_at", "id")[:LISTED])
 
 
@@ -153,7 +158,8 @@ def _add_runs(project: Project, steps: dict[Any, Step]) -> None:
 
 
 def _add_gates(project: Project, steps: dict[Any, Step], user: User, *, may_answer: bool) -> None:
-    """For each stage in review what is to be decided. Four queries at most."""
+    """For each stage in review what is to be decided. Four queries at most, and two for each gate that wants a
+    second pair of eyes."""
     asking = [step for step in steps.values() if step.stage.stage_status == StageStatus.REVIEW]
     if not asking:
         return
@@ -163,9 +169,8 @@ def _add_gates(project: Project, steps: dict[Any, Step], user: User, *, may_answ
     people = members_of(project) if may_answer else []
     for step in asking:
         stage = step.stage
-        may_review = may_answer or is_approver(user, step.approvers)
+        may_review = (may_answer or is_approver(user, step.approvers)) and not project.is_archived
         mine = pieces[stage.pk]
-        only = mine[0].deliverable if len(mine) == 1 else None
         has_decided = bool(mine) and all(user.pk in {row.reviewer_id for row in piece.approvals} for piece in mine)
         known = {row.user_id for row in step.approvers} | {user.pk}
         others = [person for person in people if person.pk not in known]
@@ -173,11 +178,23 @@ def _add_gates(project: Project, steps: dict[Any, Step], user: User, *, may_answ
             pieces=mine,
             may_review=may_review,
             has_decided=has_decided,
-            form=ReviewForm(deliverable=only, key=stage.stage_name)
+            form=review_form(stage, user, [piece.deliverable for piece in mine])
             if may_review and mine and not has_decided
             else None,
             delegate=DelegateForm(people=others, auto_id=f"{stage.stage_name}_delegate_%s") if others else None,
         )
+
+
+def review_form(stage: Stage, user: User, about: Sequence[Deliverable], *args: Any, key: str = "") -> ReviewForm:
+    """The form of a decision of `user` about the stage's work, with what its gate lets them decide."""
+    wants_others = stage.excludes_author
+    return ReviewForm(
+        *args,
+        about=about,
+        key=key or stage.stage_name,
+        may_approve=not wants_others or user.pk not in authors(about),
+        may_edit=not wants_others,
+    )
 
 
 def pieces_of(stages: Iterable[Stage]) -> list[AtGate]:

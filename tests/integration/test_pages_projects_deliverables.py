@@ -6,6 +6,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from portal.accounts.models import AccessGrant, Invitation
+from projects import actions
 from projects.deliverables import versions
 from projects.models import Comment, Deliverable, DeliverableAccess, Stage
 from projects.status import StageStatus
@@ -138,6 +139,10 @@ class TestReading:
 
 
 class TestVersions:
+    def test_opening_the_text_to_edit_it_is_reading_it(self, client, document, mina):
+        client.get(url("edit", document))
+        assert document.accesses.get().accessed_by == mina
+
     def test_editing_makes_a_version(self, client, document):
         form = client.get(url("edit", document)).context["form"]
         values = {**form.initial, "content": "# Other goals", "tags": "tea, shop"}
@@ -197,6 +202,18 @@ class TestDecidingAndComments:
         answer = client.post(url("review", waiting), {"decision": "reject", "seen": waiting.sha256})
         assert answer.status_code == 422
         assert "comments" in answer.context["form"].errors
+
+    def test_who_comes_too_late_keeps_what_they_wrote(self, client, stage, mina):
+        Stage.objects.filter(pk=stage.pk).update(stage_status=StageStatus.REVIEW)
+        waiting = deliverable_of(stage, status="review")
+        newer = actions.edit_deliverable(waiting, mina, content="# Meanwhile")
+        values = {"decision": "edit", "seen": waiting.sha256, "content": "# Hours of work", "comments": "Mine."}
+        answer = client.post(url("review", waiting), values)
+        assert answer.status_code == 422
+        assert "# Hours of work" in answer.text
+        assert "Mine." in answer.text
+        newer.refresh_from_db()
+        assert newer.status == Deliverable.Status.REVIEW
 
     def test_people_say_something(self, client, document):
         stranger_to(document, client, "viewer")

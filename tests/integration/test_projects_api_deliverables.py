@@ -145,6 +145,12 @@ class TestVersions:
         assert send(api, "get", f"{path}/diff").status_code == 404  # there is none before it
         assert send(api, "get", f"{path}/diff?against=x").status_code == 400
 
+    def test_its_stage_is_named_once(self, api, project, stage):
+        body = {"title": "By hand", "deliverable_type": "document", "content": "# Mine"}
+        answer = send(api, "post", f"projects/{project.pk}/deliverables", {**body, "stage_id": str(stage.pk)})
+        assert (answer.status_code, answer.json()["stage_id"]) == (201, str(stage.pk))
+        assert send(api, "post", f"projects/{project.pk}/deliverables", body).status_code == 400
+
     def test_one_is_made_by_hand(self, api, project):
         body = {
             "stage": "design", "deliverable_type": "api_spec", "title": "Interface", "content": "{}",
@@ -200,6 +206,13 @@ class TestReviews:
         assert (approved["version"], approved["status"], approved["content"]) == ("1.1", "approved", "Better.")
         assert approved["parent_deliverable_id"] == str(document.pk)
         assert Deliverable.objects.get(pk=document.pk).status != "approved"
+
+    def test_a_stage_is_decided_about_as_it_was_seen(self, api, project, document):
+        path = f"projects/{project.pk}/stages/{document.stage.stage_name}/review"
+        answer = send(api, "put", path, {"status": "approved", "sha256": ["0" * 64]})
+        assert (answer.status_code, answer.json()["code"]) == (409, "content_changed")
+        answer = send(api, "put", path, {"status": "approved", "sha256": [document.sha256]})
+        assert answer.status_code == 200, answer.content
 
     def test_sending_back_needs_comments(self, api, document):
         answer = send(api, "put", f"deliverables/{document.pk}/review", {"status": "rejected"})

@@ -59,6 +59,16 @@ class TestApproving:
             actions.review(the_only(project), project.owner, decision="approved", sha256="0" * 64)
         assert caught.value.code == "content_changed"
 
+    def test_all_of_a_stage_is_approved_as_it_was_read(self, project, stage):
+        seen = [the_only(project).sha256]
+        actions.edit_deliverable(the_only(project), project.owner, content="# Meanwhile")
+        with pytest.raises(Conflict) as caught:
+            actions.review_stage(stage, project.owner, decision="approved", seen=seen)
+        assert caught.value.code == "content_changed"
+        assert not Review.objects.exists()
+        actions.review_stage(stage, project.owner, decision="approved", seen=[the_only(project).sha256])
+        assert make.stage_of(project, "requirement").stage_status == "completed"
+
     def test_a_row_that_somebody_changed_beside_us_is_not_approved(self, project):
         deliverable = the_only(project)
         DeliverableFile.objects.create(deliverable=deliverable, path="x.py", content="evil()")
@@ -350,6 +360,13 @@ class TestByHand:
         actions.review_stage(stage, project.owner, decision="approved")
         newer = actions.edit_deliverable(stage.deliverables.get(is_latest=True), project.owner, content="# Worse")
         actions.review(newer, project.owner, decision="rejected", comments="No.")
+        assert make.stage_of(project, "requirement").stage_status == "completed"
+        assert stage.runs.count() == 1
+
+    def test_its_rejection_does_not_let_the_role_work_for_ever(self, project, stage):
+        added = actions.add_deliverable(stage, project.owner, type="document", title="By hand", content="# Mine")
+        actions.review(added, project.owner, decision="rejected", comments="No.")
+        actions.review_stage(stage, project.owner, decision="approved")
         assert make.stage_of(project, "requirement").stage_status == "completed"
         assert stage.runs.count() == 1
 
