@@ -35,7 +35,7 @@ TYPES = frozenset(
 # What may stand in the stream of a project, which shares the log (SPEC, WebSockets).
 PROJECT_TYPES = frozenset(
     {
-        *("stage_started", "stage_completed", "stage_failed", "stage_rejected", "stage_stale"),
+        *("stage_started", "stage_completed", "stage_failed", "stage_rejected", "stage_stale", "stage_rolled_back"),
         *("deliverable_created", "deliverable_reviewed", "progress", "status"),
     }
 )

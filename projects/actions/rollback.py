@@ -6,7 +6,7 @@ from django.utils.translation import gettext as _
 from portal.accounts import audit
 from portal.accounts.models import User
 from portal.lib.problems import Conflict
-from projects.actions.ground import hold_stage
+from projects.actions.ground import hold_stage, tell
 from projects.actions.progress import BY_PEOPLE, follow
 from projects.actions.putback import dependants, has_work, put_back
 from projects.actions.starting import start_by_itself, unmet
@@ -33,6 +33,14 @@ def roll_back(stage: Stage, by: User, *, reason: str = "") -> Stage:
                 code="nothing_to_roll_back",
             )
         again = go_back(stage, by)
+        tell(
+            project,
+            "stage_rolled_back",
+            stage_id=str(stage.pk),
+            stage_name=stage.stage_name,
+            by=by.get_username(),
+            reason=reason,
+        )
         told = {"reason": reason, "again": [one.stage_name for one in again]}
         audit.record("stage.rolled_back", by=by, target=stage, after=told, name=f"{project}: {stage.label}")
         if project.auto_advance and project.status not in BY_PEOPLE and not unmet(stage):

@@ -90,7 +90,7 @@ def _take_in(run: StageRun) -> bool:
     execution, stage = run.execution, run.stage
     status = Status(execution.status)
     if run.settled_at is not None:
-        return _reopened(run)
+        return _reopened(run) or _measured_late(run)
     if status == Status.COMPLETED:
         _completed(run)
     elif status in ENDED:
@@ -116,6 +116,18 @@ def _reopened(run: StageRun) -> bool:
         return False
     again(run)
     return True
+
+
+def _measured_late(run: StageRun) -> bool:
+    """Whether a run that its stage had left behind has ended only now, and the hours it worked were added."""
+    if run.execution.status not in ENDED:
+        return False
+    changes = {name: value for name, value in hours_of(run.stage).items() if getattr(run.stage, name) != value}
+    for name, value in changes.items():
+        setattr(run.stage, name, value)
+    if changes:
+        run.stage.save(update_fields=list(changes))
+    return bool(changes)
 
 
 def again(run: StageRun) -> None:

@@ -21,7 +21,7 @@ from projects.actions.ground import hold_stage
 from projects.actions.people import check_people, replace_approvers
 from projects.actions.progress import follow
 from projects.actions.rollback import go_back
-from projects.actions.runs import abandon, again, complete
+from projects.actions.runs import abandon, again, close
 from projects.actions.starting import advance, launch, require_usable, unmet
 from projects.models import Deliverable, Project, Stage, StageRun
 from projects.status import ProjectStatus, StageStatus
@@ -75,11 +75,17 @@ def begin(stage: Stage, by: User, *, api_key_id: uuid.UUID | None = None, is_oth
     """Start a stage that can start: retry its failed run, else a new one. Its project is locked."""
     last = stage.runs.filter(round=stage.project.round).select_related("execution").order_by("-pk").first()
     may_retry = stage.stage_status == StageStatus.FAILED and not stage.is_stale and not is_other_role
-    if may_retry and last is not None and last.execution.status in {Status.FAILED, Status.STOPPED}:
+    if may_retry and last is not None and _is_retriable(last.execution, stage.responsible_role):
         return _retried(stage, last, by)
     if stage.stage_status == StageStatus.COMPLETED:
         go_back(stage, by)
     return launch(stage, by, api_key_id=api_key_id)
+
+
+def _is_retriable(execution: Execution, role: str) -> bool:
+    """Whether it can go on from where it was: it has not been completed, and is of `role`, which can be changed."""
+    has_ended = execution.status in {Status.FAILED, Status.STOPPED}
+    return has_ended and execution.role_models.filter(key=plans.slug(role)).exists()
 
 
 def _retried(stage: Stage, run: StageRun, by: User) -> Execution:
@@ -163,11 +169,12 @@ def complete_stage(stage: Stage, by: User, *, actual_hours: Decimal | None = Non
         if before == StageStatus.COMPLETED:
             given["is_stale"] = False
             _save(stage, given)
-            advance(stage.project)
         else:
             abandon(stage, by)
             in_review.update(status=Deliverable.Status.APPROVED)
-            complete(stage, is_stale=False, **given)
+            close(stage, is_stale=False, **given)
+        follow(stage.project)  # a project that had failed may go on now
+        advance(stage.project)
         told = {"stage_status": stage.stage_status, **given}
         audit.record(
             "stage.completed",

@@ -10,7 +10,7 @@ from django.utils.translation import ngettext
 
 from executions.models import ExecutionEvent
 from portal.accounts.models import Role, User
-from projects.models import Approver, Deliverable, Project, Stage, Template
+from projects.models import Approver, Deliverable, Project, Review, Stage, Template
 from projects.status import ProjectStatus, StageStatus
 
 register = template.Library()
@@ -69,7 +69,8 @@ def file_icon(deliverable: Deliverable) -> str:
 def event_icon(event: ExecutionEvent) -> str:
     icons = {
         "stage_started": "play", "stage_completed": "check", "stage_failed": "triangle-alert",
-        "stage_rejected": "undo-2", "stage_stale": "history", "deliverable_created": "file-plus",
+        "stage_rejected": "undo-2", "stage_stale": "history", "stage_rolled_back": "undo-2",
+        "deliverable_created": "file-plus",
         "deliverable_reviewed": "user-round-check", "status": "flag",
     }  # fmt: skip
     return icons.get(event.type, "info")
@@ -80,7 +81,8 @@ def event_sentence(event: ExecutionEvent) -> str:
     """What happened, in a sentence."""
     data = event.data
     stage = _label(Stage.Name, data.get("stage_name"))
-    who = str(data.get("by") or data.get("responsible_role") or data.get("created_by_role") or "")
+    names = ("reviewed_by", "by", "responsible_role", "created_by_role")
+    who = next((str(data[name]) for name in names if data.get(name)), "")
     title = str(data.get("title") or _label(Deliverable.Type, data.get("deliverable_type")))
     says = {
         "stage_started": _("“%(stage)s” was started"),
@@ -88,6 +90,7 @@ def event_sentence(event: ExecutionEvent) -> str:
         "stage_failed": _("“%(stage)s” failed"),
         "stage_rejected": _("“%(stage)s” was sent back"),
         "stage_stale": _("“%(stage)s” is out of date"),
+        "stage_rolled_back": _("The work goes on from “%(stage)s”"),
         "deliverable_created": _("“%(title)s” was delivered"),
         "deliverable_reviewed": _("“%(title)s”: %(decision)s"),
         "status": _("The project: %(status)s"),
@@ -95,11 +98,12 @@ def event_sentence(event: ExecutionEvent) -> str:
     words = {
         "stage": stage,
         "title": title,
-        "decision": _label(Deliverable.Status, data.get("status") or data.get("decision")),
+        "decision": _label(Deliverable.Status, data.get("decision") or data.get("status")),
         "status": _label(ProjectStatus, data.get("status")),
     }
     said = says.get(event.type, event.type) % words
-    return f"{said} · {who}" if who else said
+    reason = str(data.get("reason") or "")
+    return " · ".join(filter(None, [said, who, f"“{reason}”" if reason else ""]))
 
 
 def _label(choices: Any, value: Any) -> str:
@@ -110,13 +114,14 @@ def _label(choices: Any, value: Any) -> str:
 # The tone of a line of the history, by its type.
 TONES = {
     "stage_started": "info", "stage_completed": "success", "stage_failed": "danger", "stage_rejected": "warning",
-    "stage_stale": "warning", "deliverable_created": "accent", "deliverable_reviewed": "success",
+    "stage_stale": "warning", "stage_rolled_back": "warning", "deliverable_created": "accent",
+    "deliverable_reviewed": "success",
 }  # fmt: skip
 
 
 @register.filter
 def project_tone(event: ExecutionEvent) -> str:
-    decision = event.data.get("status") or event.data.get("decision")
+    decision = event.data.get("decision") or event.data.get("status")
     if event.type == "deliverable_reviewed" and decision == Deliverable.Status.REJECTED:
         return "warning"
     if event.type == "status" and decision in ProjectStatus.values:
@@ -208,7 +213,10 @@ def to_decide(user: Any) -> QuerySet[Stage]:
     # Stage by stage: the first few are enough, and of projects there are many more.
     mine = Exists(Project.objects.editable_by(user).filter(pk=OuterRef("project")))
     seen = Exists(Project.objects.visible_to(user).filter(pk=OuterRef("project")))
-    waiting = waiting.filter(mine | Exists(named) & seen)
+    decided = Review.objects.filter(deliverable=OuterRef("pk"), reviewer=user)
+    open_ones = Deliverable.objects.filter(stage=OuterRef("pk"), is_latest=True, status=Deliverable.Status.REVIEW)
+    left = Exists(open_ones.filter(~Exists(decided)))
+    waiting = waiting.filter(mine | Exists(named) & seen).filter(left)
     return waiting.select_related("project").only(
         "stage_name", "responsible_role", "review_since", "review_due_at", "project__name", "project__selected_ai"
     )

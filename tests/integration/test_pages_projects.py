@@ -132,8 +132,8 @@ class TestANewOne:
                 "name": "Tea", "requirement": "Sell tea.", "project_type": "web_app", "language": "en",
                 "auto_advance": "on", "budget_usd": "2.5", "deadline": "2030-05-01T12:00",
                 "attachments": [SimpleUploadedFile("a.md", b"# A"), SimpleUploadedFile("b.md", b"# B")],
-                "model_researcher": EMBEDDED, "temperature_researcher": "0.3", "max_tokens_researcher": "500",
-                "model_writer": EMBEDDED, "model_planner": EMBEDDED,
+                "model_1": EMBEDDED, "temperature_1": "0.3", "max_tokens_1": "500",
+                "model_2": EMBEDDED, "model_3": EMBEDDED,
             },
         )  # fmt: skip
         project = Project.objects.get(name="Tea")
@@ -145,8 +145,10 @@ class TestANewOne:
         assert researcher.llm_config == {"temperature": 0.3, "max_tokens": 500}
 
     def test_what_is_missing_is_said_beside_its_field(self, client, mina):
-        answer = client.post("/projects/create?engine=crew-ai", {"name": ""})
+        files = [SimpleUploadedFile("a.md", b"# A")]
+        answer = client.post("/projects/create?engine=crew-ai", {"name": "", "attachments": files})
         assert answer.status_code == 422
+        assert "choose them again" in answer.text
         assert "name" in answer.context["form"].errors
         assert not Project.objects.exists()
 
@@ -245,9 +247,63 @@ class TestThePage:
 
     def test_models_of_roles_are_changed_and_the_rest_of_their_parameters_kept(self, client, project):
         project.mappings.update(llm_config={"top_p": 0.5, "temperature": 1})
-        values = {f"model_{key}": EMBEDDED for key in ("researcher", "writer", "planner")}
+        values = {f"model_{number}": EMBEDDED for number in (1, 2, 3)}
         assert client.post(url("project-models", project), values).status_code == 302
         assert all(row.llm_config == {"top_p": 0.5} for row in project.mappings.all())
+
+    def test_roles_have_names_in_any_script(self, client, mina, project):
+        for name, role in (("research", "조사원"), ("writing", "작가")):
+            actions.set_stage(project.stages.get(stage_name=name), mina, instructions=role)
+        Stage.objects.filter(project=project, stage_name="research").update(responsible_role="조사원")
+        Stage.objects.filter(project=project, stage_name="writing").update(responsible_role="작가")
+        text = client.get(url("project-models", project)).text
+        assert all(role in text for role in ("조사원", "작가", "Planner"))
+
+    def test_what_is_cancelled_can_be_started_over(self, client, project):
+        client.post(url("project-start", project))
+        client.post(url("project-cancel", project))
+        page = client.get(project.get_absolute_url())
+        assert url("project-restart", project) in page.text
+        assert url("project-start", project) not in page.text
+
+    def test_what_is_archived_is_only_looked_at(self, client, waiting):
+        Project.objects.filter(pk=waiting.project_id).update(archived_at=timezone.now())
+        text = client.get(waiting.project.get_absolute_url()).text
+        for name in ("project-start", "project-pause", "project-edit", "project-restart", "project-cancel"):
+            assert f'"{url(name, waiting.project)}"' not in text
+        assert url("stage-review", waiting.project, waiting.pk) not in text
+        assert "Take out of the archive" in text
+        document = waiting.deliverables.get()
+        assert (
+            reverse("projects:deliverable-edit", args=[document.pk]) not in client.get(document.get_absolute_url()).text
+        )
+
+    def test_what_rests_can_be_started(self, client, mina):
+        project = staged_project(access__owner=mina, status=ProjectStatus.IN_PROGRESS)
+        assert f'"{url("project-start", project)}"' in client.get(project.get_absolute_url()).text
+
+    def test_what_is_out_of_date_can_be_done_again(self, client, waiting):
+        Stage.objects.filter(pk=waiting.pk).update(stage_status=StageStatus.COMPLETED, is_stale=True)
+        assert url("stage-start", waiting.project, waiting.pk) in client.get(waiting.project.get_absolute_url()).text
+
+    def test_reading_at_the_gate_stands_in_the_log(self, client, waiting, mina):
+        client.get(waiting.project.get_absolute_url())
+        read = waiting.deliverables.get().accesses.get()
+        assert (read.access_type, read.accessed_by) == ("read", mina)
+
+    @pytest.mark.parametrize("query", ["q", "status", "engine", "type", "whose"])
+    def test_no_address_breaks_the_list(self, client, mina, query):
+        assert client.get(f"/projects?{query}=%00").status_code == 200
+
+    def test_times_are_read_and_shown_where_the_person_is(self, client, project):
+        client.cookies["timezone"] = "Asia/Seoul"
+        values = {"name": "Tea", "project_type": "api", "language": "en", "deadline": "2031-05-01T18:00"}
+        assert client.post(url("project-edit", project), values).status_code == 302
+        project.refresh_from_db()
+        assert project.deadline.isoformat() == "2031-05-01T09:00:00+00:00"
+        assert "2031-05-01T18:00" in client.get(url("project-edit", project)).text
+        client.cookies["timezone"] = "Nowhere/../etc"
+        assert "2031-05-01T09:00" in client.get(url("project-edit", project)).text
 
     def test_files_come_and_go(self, client, project):
         client.post(url("project-attach", project), {"attachments": [SimpleUploadedFile("notes.md", b"# Notes")]})
@@ -281,6 +337,48 @@ class TestGates:
         assert answer.status_code == 422
         assert waiting.deliverables.get().status == Deliverable.Status.REVIEW
 
+    @pytest.mark.parametrize("decision", ["approve", "edit", "reject"])
+    def test_nothing_else_is_decided_about_than_what_was_read(self, client, waiting, mina, decision):
+        first = waiting.deliverables.get()
+        actions.edit_deliverable(first, mina, content="# Meanwhile")
+        values = {"decision": decision, "content": "# Mine", "comments": "So.", "seen": first.sha256}
+        address = url("stage-review", waiting.project, waiting.pk)
+        answer = client.post(address, values)
+        assert answer.status_code == 422
+        assert "This is not what you have read" in answer.text
+        assert "# Mine" in answer.text or decision != "edit"
+        assert not Review.objects.exists()
+        # What it shows now has been read, and is decided about.
+        seen = answer.context["gates"][0].gate.form["seen"].value()
+        assert client.post(address, {**values, "seen": seen}).status_code == 302
+        assert Review.objects.count() == 1
+
+    def test_what_a_browser_does_to_ends_of_lines_makes_no_version(self, client, waiting, mina):
+        actions.edit_deliverable(waiting.deliverables.get(), mina, content="# A\n\nB")
+        values = {"decision": "edit", "content": "# A\r\n\r\nB"}
+        client.post(url("stage-review", waiting.project, waiting.pk), values)
+        assert waiting.deliverables.get(is_latest=True).version == "1.1"
+
+    def test_what_was_written_is_not_lost_to_who_comes_too_late(self, client, waiting, mina):
+        seen = waiting.deliverables.get().sha256
+        actions.review_stage(waiting, mina, decision="approved")
+        values = {"decision": "edit", "content": "# An hour of work", "comments": "Mine.", "seen": seen}
+        answer = client.post(url("stage-review", waiting.project, waiting.pk), values)
+        assert answer.status_code == 422
+        assert "Your decision was not taken" in answer.text
+        assert "Mine." in answer.text
+
+    def test_a_second_pair_of_eyes_is_offered_what_it_may_do(self, client, waiting, mina):
+        Stage.objects.filter(pk=waiting.pk).update(excludes_author=True)
+        actions.edit_deliverable(waiting.deliverables.get(), mina, content="# By Mina")
+        form = client.get(waiting.project.get_absolute_url()).context["gates"][0].gate.form
+        assert [value for value, _label in form.fields["decision"].choices] == ["reject"]
+        editor = UserFactory()
+        invite(waiting.project, editor, "editor")
+        client.force_login(editor)
+        form = client.get(waiting.project.get_absolute_url()).context["gates"][0].gate.form
+        assert [value for value, _label in form.fields["decision"].choices] == ["approve", "reject"]
+
     def test_sending_back_needs_words(self, client, waiting):
         answer = client.post(url("stage-review", waiting.project, waiting.pk), {"decision": "reject"})
         assert answer.status_code == 422
@@ -304,6 +402,8 @@ class TestGates:
         text = client.get(waiting.project.get_absolute_url()).text
         assert "1 approval missing" in text
         assert "You have approved it" in text
+        assert "You have approved it" in client.get(waiting.deliverables.get().get_absolute_url()).text
+        assert "To-do list: Requirement" not in client.get("/approvals").text  # no more to do for this person
 
     def test_somebody_else_is_asked(self, client, waiting):
         reader = UserFactory(username="reader")
@@ -372,6 +472,13 @@ class TestTemplates:
         project = Project.objects.get()
         assert answer["Location"] == project.get_absolute_url()
         assert project.template_id == "mobile_app"
+
+    def test_a_reader_of_korean_finds_and_makes_korean_ones(self, client, mina):
+        client.cookies["django_language"] = "ko"
+        assert [row.pk for row in client.get("/templates?q=데이터").context["templates"]] == ["data_analysis"]
+        client.post("/templates/data_analysis/run")
+        project = Project.objects.get()
+        assert (project.language, project.name) == ("ko", "데이터 분석")
 
 
 class TestEngines:

@@ -173,6 +173,16 @@ class TestByHand:
         assert (stage.responsible_role, stage.estimated_hours) == ("Architect", 3)
         assert [agent["key"] for agent in run.snapshot["spec"]["agents"]] == ["architect"]
 
+    def test_a_failed_one_whose_role_was_changed_meanwhile_begins_anew(self):
+        project = make.crew_project()
+        actions.start(project, project.owner)
+        stage = make.stage_of(project, "research")
+        make.fail(make.run_of(stage))
+        actions.set_stage(stage, project.owner, responsible_role="Writer")
+        execution = actions.start_stage(make.stage_of(project, "research"), project.owner)
+        assert list(execution.role_models.values_list("role", flat=True)) == ["Writer"]
+        assert stage.runs.count() == 2
+
     @pytest.mark.parametrize(
         ("given", "field"),
         [({"responsible_role": "Butler"}, "responsible_role"), ({"estimated_hours": Decimal(-1)}, "estimated_hours")],
@@ -250,8 +260,31 @@ class TestHours:
         stage.refresh_from_db()
         assert stage.actual_hours == Decimal("7.5")
 
+    def test_those_of_a_run_that_was_left_behind_count_once_it_has_ended(self):
+        project = make.project_of()
+        actions.start(project, project.owner)
+        stage = make.stage_of(project, "requirement")
+        run = make.take(make.run_of(stage))
+        actions.complete_stage(stage, project.owner)
+        run.refresh_from_db()
+        run.stop()
+        self.took(run, 2)
+        actions.settle(run.pk)
+        project.refresh_from_db()
+        assert (make.stage_of(project, "requirement").actual_hours, project.actual_hours) == (2, 2)
+        assert not actions.settle(run.pk)
+
 
 class TestClosing:
+    def test_a_failed_stage_that_is_closed_lets_the_next_one_start(self):
+        project = make.project_of()
+        actions.start(project, project.owner)
+        make.fail(make.run_of(make.stage_of(project, "requirement")))
+        actions.complete_stage(make.stage_of(project, "requirement"), project.owner)
+        assert statuses(project)["design"] == "in_progress"
+        project.refresh_from_db()
+        assert project.status == "in_progress"
+
     def test_not_while_an_approval_is_open(self):
         project = make.project_of()
         actions.start(project, project.owner)

@@ -47,6 +47,17 @@ def test_only_what_depends_on_it_runs_again():
     assert dict(versions) == {"research": "1.0", "writing": "2.0", "planning": "2.0"}
 
 
+def test_the_history_says_who_went_back_and_why():
+    project = make.project_of()
+    actions.start(project, project.owner)
+    make.through(project, "requirement")
+    actions.roll_back(make.stage_of(project, "requirement"), project.owner, reason="The customer changed.")
+    told = next(one["data"] for one in make.news_of(project) if one["type"] == "stage_rolled_back")
+    assert (told["stage_name"], told["by"], told["reason"]) == (
+        "requirement", project.owner.username, "The customer changed.",
+    )  # fmt: skip
+
+
 def test_no_approved_deliverable_changes():
     project = make.project_of()
     actions.start(project, project.owner)
