@@ -16,6 +16,7 @@ from crews.inputs import InputFile
 from crews.models import Crew
 from executions import actions as runs
 from executions import budgets
+from executions.events import plain
 from executions.models import EventStream, Execution
 from portal.accounts import audit
 from portal.accounts.models import AccessList, User, Visibility
@@ -127,7 +128,8 @@ def _set(project: Project, by: User, fields: Mapping[str, Any]) -> None:
     if unknown := fields.keys() - FIELDS:
         raise InvalidValues([FieldError(name, "unknown", _("This cannot be set.")) for name in sorted(unknown)])
     for name, value in fields.items():
-        setattr(project, name, value.strip() if name == "name" and isinstance(value, str) else value)
+        given = plain(value) if name == "technical_requirements" else value
+        setattr(project, name, given.strip() if name == "name" and isinstance(given, str) else given)
     errors = []
     try:
         project.full_clean(exclude=["stream", "access"], validate_unique=False, validate_constraints=False)

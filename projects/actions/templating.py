@@ -1,7 +1,8 @@
 """Templates of one's own."""
 
 from collections.abc import Collection
-from typing import Any
+from decimal import Decimal
+from typing import Any, cast
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
@@ -9,10 +10,12 @@ from django.utils.translation import gettext as _
 
 from crews.models import LLMModel
 from crews.recommend import RECOMMENDED
-from portal.accounts.models import AccessList, User, Visibility
+from executions.events import plain
+from portal.accounts import sharing
+from portal.accounts.models import AccessList, Guarded, User, Visibility
 from portal.lib.problems import Conflict, FieldError, InvalidValues, model_errors
 from projects import mapping, plans
-from projects.actions.laying import GATE, as_template
+from projects.actions.laying import GATE, as_template, default_stages
 from projects.deliverables.files import path_fault
 from projects.models import Project, Stage, Template
 
@@ -22,6 +25,7 @@ FIELDS = frozenset(
         *("recommended_models", "folders", "technical_requirements"),
     }
 )
+_JSON = frozenset({"stages", "recommended_models", "folders", "technical_requirements"})
 MAX_STAGES = 10
 MAX_FOLDERS = 100
 MAX_OUTLINE = 20_000  # characters
@@ -43,8 +47,7 @@ def save_template(template: Template | None, by: User, *, visibility: str | None
         _set(template, fields)
         template.save()
         if visibility is not None and template.access is not None and template.access.visibility != visibility:
-            template.access.visibility = Visibility(visibility)
-            template.access.save(update_fields=["visibility"])
+            sharing.set_visibility(cast("Guarded", template), Visibility(visibility), by=by)
     return template
 
 
@@ -132,7 +135,9 @@ def _set(template: Template, fields: dict[str, Any]) -> None:
     if unknown := fields.keys() - FIELDS:
         raise InvalidValues([FieldError(name, "unknown", _("This cannot be set.")) for name in sorted(unknown)])
     for name, value in fields.items():
-        setattr(template, name, value)
+        setattr(template, name, plain(value) if name in _JSON else value)
+    if not template.stages and "stages" not in fields and template.selected_ai in Project.Engine.values:
+        template.stages = default_stages(template.selected_ai)
     errors = []
     try:
         template.full_clean(exclude=["access", "stages"], validate_unique=False, validate_constraints=False)
@@ -213,7 +218,8 @@ def _gate_errors(at: str, values: dict[str, Any]) -> list[FieldError]:
     for name, value in values.items():
         field: Any = Stage._meta.get_field(name)
         try:
-            field.clean(value, None)
+            # JSON knows no decimals: 1.1 is what was meant, not the nearest binary number.
+            field.clean(Decimal(str(value)) if isinstance(value, float) else value, None)
         except ValidationError as exc:
             errors += model_errors(ValidationError({f"{at}.{name}": exc}))
     return errors

@@ -18,6 +18,9 @@ class TemplateStageSerializer(serializers.Serializer[Any]):
     stage_name = serializers.ChoiceField(choices=Stage.Name.choices)
     responsible_role = serializers.CharField(max_length=100)
     requires_approval = serializers.BooleanField(required=False)
+    quorum = serializers.IntegerField(required=False, min_value=1, max_value=10)
+    excludes_author = serializers.BooleanField(required=False)
+    review_hours = serializers.IntegerField(required=False, allow_null=True, min_value=1, max_value=10_000)
     instructions = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
     estimated_hours = serializers.FloatField(required=False, allow_null=True, min_value=0, max_value=999_999)
     depends_on = serializers.ListField(
