@@ -55,6 +55,14 @@ def approved(stages: Iterable[uuid.UUID]) -> list[Deliverable]:
     return sorted(newest.values(), key=lambda one: (one.stage.stage_order, one.deliverable_type, one.title, one.pk))
 
 
+def delivered(project: Project) -> list[Deliverable]:
+    """Of each deliverable of a project the newest approved version, else the latest, stage by stage. Five queries."""
+    found = approved(project.stages.values_list("pk", flat=True))
+    open_ones = project.deliverables.filter(is_latest=True).exclude(lineage__in=[one.lineage for one in found])
+    found += open_ones.select_related("stage").prefetch_related("files")
+    return sorted(found, key=lambda one: (one.stage.stage_order, one.created_at, one.pk))
+
+
 def _number(deliverable: Deliverable) -> tuple[int, ...]:
     return tuple(int(part) for part in deliverable.version.split("."))
 

@@ -10,6 +10,7 @@ from typing import Any
 from django.utils.text import slugify
 
 from portal.accounts.models import User
+from projects import materials
 from projects.export import contents, locks
 from projects.models import Deliverable, DeliverableAccess, Project, RoleLLMMapping, Stage
 
@@ -30,18 +31,13 @@ def file_name(project: Project) -> str:
 def archive(project: Project, *, by: User | None = None) -> bytes:
     """The zip. The same state of a project gives the same bytes. No key of a provider is in it.
 
-    Deliverables are there in their latest versions; the access log gets a line for each when a person takes it (`by`).
-    Six queries.
+    Deliverables are there in the versions that were approved last, and those without one in their latest; the access
+    log gets a line for each when a person takes it (`by`). Eight queries.
     """
     stages = list(project.stages.order_by("stage_order").prefetch_related("depends_on"))
-    latest = list(
-        project.deliverables.filter(is_latest=True)
-        .select_related("stage")
-        .prefetch_related("files")
-        .order_by("stage__stage_order", "created_at", "id")
-    )
+    delivered = materials.delivered(project)
     mappings = list(project.mappings.select_related("llm_model__provider"))
-    documents, index = contents.documents(latest, stages)
+    documents, index = contents.documents(delivered, stages)
     files = contents.data(project, stages, mappings)
     files |= documents
     files["deliverables/index.json"] = contents.as_json(index)
@@ -50,7 +46,7 @@ def archive(project: Project, *, by: User | None = None) -> bytes:
     files["stages.py"] = (_SCRIPTS / "stages.py").read_bytes()
     files["README.md"] = contents.as_text(_readme(project, stages, mappings, index))
     if by is not None:
-        _log(latest, by)
+        _log(delivered, by)
     return _zipped(_folder(project), files)
 
 

@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 from executions.engines.registry import ENGINES
 from projects import export
+from projects.deliverables import versions
 from projects.export import locks
 from projects.models import DeliverableAccess, Project, RoleLLMMapping
 from tests.deadlines import DEADLINE
@@ -81,6 +82,18 @@ def test_the_latest_versions_are_there_as_files_and_folders() -> None:
         ("requirement", "1.1", "deliverables/1-requirement/product-requirements.md"),
         ("development", "1.0", "deliverables/4-development/code/"),
     ]
+
+
+def test_what_was_approved_is_there_and_not_a_later_draft() -> None:
+    project = staged_project()
+    stage = project.stages.get(stage_name="requirement")
+    approved = deliverable_of(stage, title="Goals", content="# Approved", status="approved")
+    versions.edit(approved, project.owner, content="# Not approved")
+    files = unzipped(export.archive(project))
+    (index,) = json.loads(next(text for name, text in files.items() if name.endswith("index.json")))
+    assert (index["version"], index["status"]) == ("1.0", "approved")
+    assert any(b"# Approved" in text for text in files.values())
+    assert not any(b"# Not approved" in text for text in files.values())
 
 
 def test_no_key_of_a_provider_is_in_it() -> None:
@@ -149,7 +162,7 @@ def test_it_takes_the_same_number_of_queries_however_much_there_is(django_assert
         for n in range(3):
             deliverable_of(stage, title=f"Document {n}")
 
-    with django_assert_num_queries(6):
+    with django_assert_num_queries(8):
         export.archive(project)
 
 
