@@ -1,9 +1,11 @@
 """The API of projects: thin views over `projects.actions`."""
 
+from collections.abc import Mapping
 from typing import Any, cast
 
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.utils.http import content_disposition_header
+from django.utils.translation import gettext as _
 from django_filters.rest_framework import FilterSet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -20,6 +22,7 @@ from portal.accounts.api import key_id
 from portal.accounts.models import Role, Scope, User
 from portal.accounts.permissions import Action, find, person
 from portal.lib.pagination import CursorPages
+from portal.lib.problems import FieldError, InvalidValues
 from projects import actions, analytics, export, mapping, plans
 from projects.api import filters, serializers
 from projects.api.analytics_serializers import AnalyticsSerializer
@@ -85,7 +88,11 @@ class ProjectViewSet(OfProject, ModelViewSet[Project]):
         asked.is_valid(raise_exception=True)
         if asked.validated_data.get("start"):
             require_scope(request, Scope.RUN)
-        return self._made(asked.save())
+        return self._made(asked.save(**self.of_engine(asked.validated_data)))
+
+    def of_engine(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What the address says about a new project, beside what was `given`. Raises `InvalidValues`."""
+        return {}
 
     def perform_destroy(self, instance: Project) -> None:
         actions.delete(instance, person(self.request))
@@ -232,6 +239,18 @@ class EngineProjectViewSet(ProjectViewSet):
 
     def get_queryset(self) -> Any:
         return super().get_queryset().filter(selected_ai=self.selected_ai)
+
+    def get_object(self) -> Project:
+        project = super().get_object()
+        if project.selected_ai != self.selected_ai:
+            raise Http404
+        return project
+
+    def of_engine(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        if given.get("selected_ai", self.selected_ai) != self.selected_ai:
+            detail = _("Here are the projects of “%(engine)s” alone.") % {"engine": self.selected_ai}
+            raise InvalidValues([FieldError("selected_ai", "other_engine", detail)])
+        return {"selected_ai": self.selected_ai}
 
 
 class ProjectExecutionsViewSet(OfProject, mixins.ListModelMixin, GenericViewSet[Execution]):

@@ -1,5 +1,7 @@
 """Routes of projects under /api."""
 
+from typing import Any
+
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
@@ -51,11 +53,17 @@ _project = [
 ]
 
 
-def _engine(key: str, selected_ai: str) -> list[object]:
-    projects_of = projects.EngineProjectViewSet.as_view({"get": "list"}, selected_ai=selected_ai)
+_ONE = {"get": "retrieve", "put": "update", "patch": "partial_update", "delete": "destroy"}
+
+
+def _engine(key: str, selected_ai: str) -> list[Any]:
+    def projects_of(**methods: Any) -> Any:
+        return projects.EngineProjectViewSet.as_view(methods, selected_ai=selected_ai)
+
     return [
         path(f"{key}/status", engines.EngineStatusView.as_view(key=key), name=f"{key}-status"),
-        path(f"{key}/projects", projects_of, name=f"{key}-projects"),
+        path(f"{key}/projects", projects_of(get="list", post="create"), name=f"{key}-projects"),
+        path(f"{key}/projects/<uuid:pk>", projects_of(**_ONE), name=f"{key}-project"),
     ]
 
 

@@ -7,7 +7,7 @@ from rest_framework.test import APIClient
 
 from crews.seed import seed_catalog
 from executions.models import Execution
-from portal.accounts.models import AccessGrant, AccessList
+from portal.accounts.models import AccessGrant, AccessList, AuditEntry
 from projects.models import Project, Stage, Template
 from projects.status import ProjectStatus, StageStatus
 from tests.factories.accounts import UserFactory
@@ -424,6 +424,32 @@ class TestTemplates:
         stats = send(api, "get", "templates/stats").json()
         assert (stats["total"], stats["projects"]) == (1, {"mine": 1})
 
+    def test_gates_and_hours_come_back_as_they_went(self, api):
+        project = made(api, selected_ai="crew-ai")
+        options = {"quorum": 2, "excludes_author": True, "review_hours": 24, "estimated_hours": "1.1"}
+        send(api, "patch", f"projects/{project['id']}/stages/research", options)
+        saved = send(api, "post", f"projects/{project['id']}/save-as-template", {"name": "Gated"})
+        assert saved.status_code == 201, saved.content
+        stages = saved.json()["stages"]
+        assert {name: stages[0][name] for name in options} == {**options, "estimated_hours": 1.1}
+        again = send(api, "patch", f"templates/{saved.json()['id']}", {"stages": stages})
+        assert again.json()["stages"] == stages
+
+    def test_without_stages_it_has_those_of_its_engine(self, api):
+        answer = send(api, "post", "templates", {"id": "mine", "name": "Mine", "selected_ai": "meta-gpt"})
+        assert answer.status_code == 201, answer.content
+        assert [stage["stage_name"] for stage in answer.json()["stages"]] == META_STAGES
+
+    def test_only_who_may_share_it_shows_it_to_everybody_and_the_log_says_so(self, api, user):
+        send(api, "post", "templates", {"id": "mine", "name": "Mine"})
+        editor = UserFactory()
+        template = Template.objects.get(pk="mine")
+        AccessGrant.objects.create(access=template.access, user=editor, level="editor")
+        assert send(client_of(editor), "patch", "templates/mine", {"visibility": "shared"}).status_code == 403
+        answer = send(api, "patch", "templates/mine", {"visibility": "shared"})
+        assert (answer.status_code, answer.json()["visibility"]) == (200, "shared")
+        assert AuditEntry.objects.filter(action="template.shared", actor=user).count() == 1
+
     def test_search_and_filters(self, api):
         send(api, "post", "templates", self.BODY)
         for query, ids in {
@@ -441,6 +467,18 @@ class TestTemplates:
 
 
 class TestEnginesAndAdmins:
+    def test_the_projects_of_an_engine_are_made_and_worked_on_under_its_name(self, api):
+        answer = send(api, "post", "metagpt/projects", {"name": "Shop"})
+        assert (answer.status_code, answer.json()["selected_ai"]) == (201, "meta-gpt")
+        key = answer.json()["id"]
+        assert send(api, "patch", f"metagpt/projects/{key}", {"name": "Tea shop"}).json()["name"] == "Tea shop"
+        assert send(api, "get", f"crewai/projects/{key}").status_code == 404
+        assert send(api, "delete", f"crewai/projects/{key}").status_code == 404
+        assert send(api, "get", f"metagpt/projects/{key}").status_code == 200
+        other = send(api, "post", "metagpt/projects", {"name": "Shop", "selected_ai": "crew-ai"})
+        assert (other.status_code, faults(other)) == (400, [("selected_ai", "other_engine")])
+        assert send(api, "delete", f"metagpt/projects/{key}").status_code == 204
+
     @pytest.mark.parametrize("key", ["crewai", "metagpt"])
     def test_an_engine_says_whether_it_is_there(self, api, key):
         status = send(api, "get", f"{key}/status").json()

@@ -69,9 +69,18 @@ PROJECTS: dict[str, Route] = {
     "template-create-project": api(TEMPLATE, POST=_change(400, action="run")),
     # --- Engines, and what admins see of all
     "crewai-status": api(GET=Cell()),
-    "crewai-projects": api(GET=Cell()),
+    "crewai-projects": api(GET=Cell(), POST=Cell("user", ok=(400,))),
+    # The project that is asked about is of the other engine, so that here nobody finds it.
+    "crewai-project": api(
+        PROJECT,
+        GET=Cell(action="see", ok=(404,)),
+        PUT=_change(404),
+        PATCH=_change(404),
+        DELETE=_change(404, action="delete"),
+    ),
     "metagpt-status": api(GET=Cell()),
-    "metagpt-projects": api(GET=Cell(lists=("project",))),
+    "metagpt-projects": api(GET=Cell(lists=("project",)), POST=Cell("user", ok=(400,))),
+    "metagpt-project": api(PROJECT, GET=SEE, PUT=_change(400), PATCH=_change(), DELETE=_change(204, action="delete")),
     "admin-dashboard": api(GET=Cell("admin")),
     "admin-projects": api(GET=Cell("admin", lists=("project",))),
     "admin-project-force-complete": api(PROJECT, POST=Cell("admin", "change", (200, 409))),
