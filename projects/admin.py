@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
@@ -146,6 +146,9 @@ class DeliverableAdmin(Look):
     exclude = ["search_text"]
     hidden = frozenset({"search_text"})
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer(*Deliverable.HEAVY)
+
 
 @admin.register(DeliverableAccess)
 class DeliverableAccessAdmin(Look):
@@ -154,6 +157,9 @@ class DeliverableAccessAdmin(Look):
     list_select_related = ["accessed_by", "deliverable"]
     search_fields = ["=deliverable__id", "=project__id"]
     ordering = ["-id"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer(*(f"deliverable__{name}" for name in Deliverable.HEAVY))
 
 
 @admin.register(Template)

@@ -56,6 +56,7 @@ def log_all(
 def of(thing: Deliverable | Project) -> QuerySet[DeliverableAccess]:
     """The log of all versions of a deliverable, or of a project, the newest first."""
     rows = DeliverableAccess.objects.select_related("accessed_by", "deliverable")
+    rows = rows.defer(*(f"deliverable__{name}" for name in Deliverable.HEAVY))
     if isinstance(thing, Project):
         return rows.filter(project=thing)
     return rows.filter(deliverable__in=Deliverable.objects.filter(lineage=thing.lineage).values("pk"))

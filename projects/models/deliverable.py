@@ -22,6 +22,9 @@ class Deliverable(models.Model):
     what was uploaded (PDF, image) in `upload`.
     """
 
+    # What lists do not show, however long it is.
+    HEAVY = ("content", "prompt", "search_text", "metadata", "review_comments")
+
     class Type(models.TextChoices):
         REQUIREMENT = "requirement", _("Requirements")
         DESIGN_DOC = "design_doc", _("Design")
