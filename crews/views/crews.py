@@ -21,7 +21,7 @@ from crews.validation import problems_of
 from portal.accounts.models import Role
 from portal.accounts.permissions import Action, allow, can, find, person
 from portal.accounts.views.access import panel_of
-from portal.lib.pages import page_of
+from portal.lib.pages import asked_for, page_of
 from portal.lib.problems import FieldError, Problem
 
 AVATARS = 5  # agents shown beside a crew in lists
@@ -48,7 +48,7 @@ def with_counts(crews: QuerySet[Crew]) -> QuerySet[Crew]:
 def crew_list(request: HttpRequest) -> HttpResponse:
     """Crews that the person may see, by name; `?q=` searches, `?whose=own|shared` narrows."""
     crews = with_counts(Crew.objects.visible_to(request.user))
-    query = request.GET.get("q", "").strip()
+    query = asked_for(request, "q")
     if query:
         crews = crews.filter(Q(name__icontains=query) | Q(description__icontains=query))
     whose = request.GET.get("whose", "all")

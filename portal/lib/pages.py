@@ -36,5 +36,10 @@ def page_of(queryset: QuerySet[Any], request: HttpRequest, *, ordering: str = "-
     return Page(rows, _query(pages.get_next_link()), _query(pages.get_previous_link()))
 
 
+def asked_for(request: HttpRequest, name: str) -> str:
+    """A parameter of the address, without what no database has a place for."""
+    return request.GET.get(name, "").replace("\0", "").strip()
+
+
 def _query(link: str | None) -> str | None:
     return f"?{urlsplit(link).query}" if link else None

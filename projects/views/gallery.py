@@ -8,20 +8,21 @@ from django.db.models import Avg, Count, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from crews.views.crews import as_fragment_or_page
 from portal.accounts.models import Role
 from portal.accounts.permissions import Action, allow, can, person, require
+from portal.lib.pages import asked_for
 from portal.lib.problems import Problem
 from projects import actions, mapping
 from projects.library import outline
 from projects.models import Project, Template
 from projects.status import ProjectStatus
+from projects.templatetags.projects import template_description, template_name
 from projects.views import planned
-from projects.views.new import started, why_not
+from projects.views.new import language_of_reader, started, why_not
 
 
 def with_numbers(templates: Any, user: Any) -> Any:
@@ -40,10 +41,10 @@ def with_numbers(templates: Any, user: Any) -> Any:
 def template_list(request: HttpRequest) -> HttpResponse:
     """Templates that the person may use; `?q=`, `?type=` and `?engine=` narrow."""
     templates = with_numbers(Template.objects.visible_to(request.user), request.user)
-    asked = {name: request.GET.get(name, "").strip() for name in ("q", "type", "engine")}
+    asked = {name: asked_for(request, name) for name in ("q", "type", "engine")}
     if asked["q"]:
         wanted = Q(name__icontains=asked["q"]) | Q(description__icontains=asked["q"]) | Q(id__icontains=asked["q"])
-        templates = templates.filter(wanted)
+        templates = templates.filter(wanted | Q(pk__in=builtin_like(asked["q"])))
     for name, field, known in (
         ("type", "project_type", Project.Type.values),
         ("engine", "selected_ai", Project.Engine.values),
@@ -63,6 +64,13 @@ def template_list(request: HttpRequest) -> HttpResponse:
     if request.headers.get("HX-Target") == "template-cards":
         template += "#cards"
     return as_fragment_or_page(request, template, context)
+
+
+def builtin_like(words: str) -> list[str]:
+    """The templates that came along and say `words` in the reader's language. One query."""
+    rows = Template.objects.filter(is_builtin=True)
+    sought = words.casefold()
+    return [row.pk for row in rows if sought in f"{template_name(row)}\n{template_description(row)}".casefold()]
 
 
 def template_of(request: HttpRequest, pk: str) -> Template:
@@ -86,7 +94,7 @@ def template_detail(request: HttpRequest, pk: str) -> HttpResponse:
             template.selected_ai, template, planned.roles(template.selected_ai, template)
         ),
         "unusable": why_not(),
-        "outline": outline(template, (get_language() or "en")[:2]),
+        "outline": outline(template, language_of_reader()),
         "may_delete": not template.is_builtin and can(request.user, Action.DELETE, template),
     }
     return render(request, "projects/template_detail.html", context)
@@ -97,9 +105,10 @@ def template_detail(request: HttpRequest, pk: str) -> HttpResponse:
 def template_run(request: HttpRequest, pk: str) -> HttpResponse:
     """A project from it, as recommended, and started: all in one action."""
     template = template_of(request, pk)
-    name = request.POST.get("name", "").strip() or template.name
+    name = request.POST.get("name", "").strip() or template_name(template)
+    values: dict[str, Any] = {"description": template_description(template), "language": language_of_reader()}
     try:
-        project = actions.create(by=person(request), name=name[:200], template=template)
+        project = actions.create(by=person(request), name=name[:200], template=template, **values)
     except Problem as problem:
         messages.error(request, problem.sentence)
         return redirect(template)

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_GET
 from crews.views.crews import as_fragment_or_page
 from portal.accounts.models import Role
 from portal.accounts.permissions import Action, allow, find, person
-from portal.lib.pages import page_of
+from portal.lib.pages import asked_for, page_of
 from projects.deliverables.search import search
 from projects.models import Deliverable, Project, Stage
 from projects.status import ProjectStatus, StageStatus
@@ -20,7 +20,6 @@ WHOSE = ("all", "own", "archived")
 CARDS = 18
 # What lists do not show of a project, however long it is.
 HEAVY = ("requirement", "technical_requirements")
-HEAVY_WORK = ("content", "prompt", "search_text", "metadata", "review_comments")
 
 
 def with_stages(projects: QuerySet[Project]) -> QuerySet[Project]:
@@ -42,7 +41,7 @@ def with_stages(projects: QuerySet[Project]) -> QuerySet[Project]:
 @never_cache
 def project_list(request: HttpRequest) -> HttpResponse:
     """Projects that the person may see, newest first; `?q=`, `?status=`, `?engine=`, `?type=` and `?whose=` narrow."""
-    asked = {name: request.GET.get(name, "").strip() for name in ("q", "status", "engine", "type", "whose")}
+    asked = {name: asked_for(request, name) for name in ("q", "status", "engine", "type", "whose")}
     projects = narrowed(Project.objects.visible_to(request.user), request, asked)
     context = {
         "page": page_of(with_stages(projects), request, size=CARDS),
@@ -87,7 +86,7 @@ def deliverable_list(request: HttpRequest, pk: Any) -> HttpResponse:
     """The latest version of each deliverable of a project; `?q=` looks into their texts, `?type=` narrows."""
     project = find(Project.objects.all(), request.user, Action.SEE, pk=pk)
     rows: QuerySet[Deliverable] = project.deliverables.filter(is_latest=True)
-    query, kind = request.GET.get("q", "").strip(), request.GET.get("type", "")
+    query, kind = asked_for(request, "q"), request.GET.get("type", "")
     if query:
         rows = search(rows, query)
     if kind in Deliverable.Type.values:
@@ -96,7 +95,7 @@ def deliverable_list(request: HttpRequest, pk: Any) -> HttpResponse:
         kind = ""
     context = {
         "project": project,
-        "page": page_of(rows.select_related("stage", "created_by").defer(*HEAVY_WORK), request),
+        "page": page_of(rows.select_related("stage", "created_by").defer(*Deliverable.HEAVY), request),
         "query": query,
         "kind": kind,
         "types": Deliverable.Type.choices,

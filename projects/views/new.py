@@ -14,6 +14,7 @@ from executions.models import Worker
 from portal.accounts.models import Role
 from portal.accounts.permissions import allow, person
 from portal.lib.forms import errors_on
+from portal.lib.pages import asked_for
 from portal.lib.problems import Problem
 from projects import actions, mapping
 from projects.forms import NewProjectForm
@@ -62,6 +63,7 @@ def project_create(request: HttpRequest) -> HttpResponse:
         "plan": planned.stages(engine, template),
         "recommended": recommended,
         "unusable": why_not(),
+        "lost_files": bool(request.FILES),
         "has_worker": Worker.objects.alive().exists(),
     }
     return render(request, "projects/project_create.html", context, status=422 if request.method == "POST" else 200)
@@ -69,7 +71,7 @@ def project_create(request: HttpRequest) -> HttpResponse:
 
 def start_of(request: HttpRequest) -> tuple[Template | None, str]:
     """The template and the engine that the address names; 404 for what is not there."""
-    wanted = request.GET.get("template", "")
+    wanted = asked_for(request, "template")
     if wanted:
         template = Template.objects.visible_to(request.user).filter(pk=wanted).first()
         if template is None:
@@ -83,7 +85,7 @@ def start_of(request: HttpRequest) -> tuple[Template | None, str]:
 
 def first_values(template: Template | None) -> dict[str, Any]:
     """What the form holds at first."""
-    language = "ko" if (get_language() or "").startswith("ko") else "en"
+    language = language_of_reader()
     if template is None:
         return {"language": language}
     return {
@@ -91,6 +93,11 @@ def first_values(template: Template | None) -> dict[str, Any]:
         "project_type": template.project_type,
         "requirement": outline(template, language),
     }
+
+
+def language_of_reader() -> str:
+    """The language that a new project's deliverables are written in at first."""
+    return "ko" if (get_language() or "").startswith("ko") else "en"
 
 
 def why_not() -> dict[str, str]:
