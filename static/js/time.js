@@ -1,11 +1,18 @@
 // Times in the reader's own zone, and durations that count on while something is open.
+// The server is told the zone, so that what is typed into a form is read in it, and what it renders is right at once.
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+const secure = location.protocol === "https:" ? "; Secure" : "";
+if (zone) document.cookie = `timezone=${zone}; Path=/; Max-Age=31536000; SameSite=Lax${secure}`;
+
 const language = document.documentElement.lang;
 const full = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" });
 const short = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" });
 const ofDay = new Intl.DateTimeFormat(language, { timeStyle: "medium", hour12: false });
 
 function localize(root) {
-  for (const time of root.querySelectorAll("time[data-moment]")) time.title = full.format(new Date(time.dateTime));
+  for (const time of root.querySelectorAll("time[data-moment], time[data-due]")) {
+    time.title = full.format(new Date(time.dateTime));
+  }
   for (const time of root.querySelectorAll("time[data-full]")) {
     time.textContent = (time.dataset.full === "second" ? full : short).format(new Date(time.dateTime));
     time.title = full.format(new Date(time.dateTime));

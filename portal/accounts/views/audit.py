@@ -3,9 +3,9 @@
 from typing import Any
 from urllib.parse import urlencode
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
+from django.utils import timezone
 from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET
@@ -28,6 +28,10 @@ KINDS = [
     ("agent", _("Agents")),
     ("execution", _("Runs")),
     ("approval", _("Approvals")),
+    ("project", _("Projects")),
+    ("stage", _("Stages")),
+    ("deliverable", _("Deliverables")),
+    ("template", _("Templates")),
     ("provider", _("Providers")),
     ("budget", _("Budgets")),
     ("request", _("Refused requests")),
@@ -48,10 +52,8 @@ def audit_list(request: HttpRequest) -> HttpResponse:
         "asked": asked,
         "query": urlencode(asked),
         "kinds": KINDS,
-        "actor": User.objects.filter(pk=asked["actor_id"]).first()
-        if found.is_valid() and "actor_id" in asked
-        else None,
-        "time_zone": settings.TIME_ZONE,
+        "actor": _actor(found, asked),
+        "time_zone": timezone.get_current_timezone_name(),
     }
     template = "accounts/audit_list.html"
     if request.headers.get("HX-Target") == "audit-rows":

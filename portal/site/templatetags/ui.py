@@ -81,11 +81,11 @@ def moment(at: datetime | None, to: str = "minute") -> SafeString:
 
 @register.simple_tag
 def due(at: datetime) -> SafeString:
-    """How much time is left until a moment, as `<time>`."""
+    """How much time is left until a moment, as `<time>`; the exact moment stands in its title, as in `ago`."""
     now = timezone.now()
     text = _("%(time)s left") % {"time": timeuntil(at, now, depth=1)} if at > now else _("time is over")
     title = formats.date_format(timezone.localtime(at), "DATETIME_FORMAT")
-    return format_html('<time datetime="{}" title="{}">{}</time>', at.isoformat(), title, text)
+    return format_html('<time datetime="{}" title="{}" data-due>{}</time>', at.isoformat(), title, text)
 
 
 @register.simple_tag
