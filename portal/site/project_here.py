@@ -85,7 +85,8 @@ class ProjectHere(Here):
             actions.start(self.project, self.by)
         except Conflict:
             self.project.refresh_from_db()
-            if self.project.is_archived or not self._is_at_work():  # else somebody has started it: it is followed
+            # Where it is under way already, or waits for a person, it is followed.
+            if self.project.is_archived or not self._is_under_way():
                 raise
         self._begun = True
 
@@ -125,6 +126,10 @@ class ProjectHere(Here):
 
     def _is_at_work(self) -> bool:
         return self.project.stages.filter(stage_status=StageStatus.IN_PROGRESS).exists()
+
+    def _is_under_way(self) -> bool:
+        under_way = [StageStatus.IN_PROGRESS, StageStatus.REVIEW, StageStatus.BLOCKED]
+        return self.project.stages.filter(stage_status__in=under_way).exists()
 
     def _approve(self, stage: Stage) -> None:
         label = stage.label

@@ -104,6 +104,10 @@ def test_without_approve_all_it_waits_and_goes_on_when_started_again(stack: Stac
     assert (outcome["status"], outcome["waiting_for"], len(outcome["continue_at"])) == ("review", "approval", 2)
     assert all("/deliverables/" in address for address in outcome["continue_at"])
 
+    again = project(stack, "start", "Waiting")  # there is nothing to start: it still waits, and says where
+    assert again.returncode == 3, again.stderr
+    assert "It waits for approval. Approve at http" in again.stderr
+
     for stage in ("research", "writing"):
         approved = project(stack, "approve", "Waiting", stage)
         assert approved.returncode == 0, approved.stderr
