@@ -55,6 +55,8 @@ def api_base(provider: LLMProvider) -> str:
 
 
 def _report(provider: LLMProvider) -> Report:
+    if provider.has_unreadable_key:
+        return Report(False, _("Its API key cannot be opened. It has to be given again."))
     if provider.needs_key and not provider.has_key:
         return Report(False, _("It has no API key yet."))
     base = api_base(provider)
