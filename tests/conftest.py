@@ -15,12 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests import services
 from tests.fakes.idp import SECRET, FakeIdp
 from tests.fakes.llm import FakeLLM
 from tests.stack import Stack
+
+# A generated case may take as long as a busy machine makes it take.
+hypothesis.settings.register_profile("portal", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("portal")
 
 if "portal.settings" in sys.modules:
     raise RuntimeError("the settings were read before the tests could name a data folder: unset DJANGO_SETTINGS_MODULE")
