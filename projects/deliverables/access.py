@@ -3,7 +3,7 @@
 A role in the log is a label: it says who asked, and grants nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,17 @@ def log_all(
         )
         for deliverable in deliverables
     )
+
+
+def log_unread(deliverables: Sequence[Deliverable], by: User) -> None:
+    """Say that `by` read those of these versions that they had not read before. Two queries at most."""
+    known = set(
+        DeliverableAccess.objects.filter(deliverable__in=deliverables, accessed_by=by, access_type=Kind.READ)
+        .order_by()
+        .values_list("deliverable", flat=True)
+        .distinct()
+    )
+    log_all([one for one in deliverables if one.pk not in known], by, Kind.READ)
 
 
 def of(thing: Deliverable | Project) -> QuerySet[DeliverableAccess]:

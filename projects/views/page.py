@@ -19,7 +19,7 @@ from portal.accounts.views.access import panel_of
 from projects import analytics
 from projects.deliverables import access
 from projects.forms import AttachForm, ReviewForm
-from projects.models import DeliverableAccess, Project, Stage
+from projects.models import Deliverable, DeliverableAccess, Project, Stage
 from projects.status import PROJECT_ENDED, ProjectStatus, StageStatus
 from projects.views import shown
 
@@ -51,8 +51,7 @@ def page(request: HttpRequest, project: Project, gate: tuple[Stage, ReviewForm] 
         "attachments": list(project.attachments.defer("content")),
         "attach_form": AttachForm(),
     }
-    pieces = [piece.deliverable for step in context["gates"] for piece in step.gate.pieces]
-    access.log_all(pieces, person(request), DeliverableAccess.Kind.READ)
+    access.log_all(at_gates(context), person(request), DeliverableAccess.Kind.READ)
     if gate is not None:
         stage, form = gate
         asking = next((step.gate for step in context["gates"] if step.stage.pk == stage.pk and step.gate.form), None)
@@ -63,12 +62,18 @@ def page(request: HttpRequest, project: Project, gate: tuple[Stage, ReviewForm] 
     return render(request, "projects/project_detail.html", context, status=200 if gate is None else 422)
 
 
+def at_gates(context: dict[str, Any]) -> list[Deliverable]:
+    """The deliverables that the page shows whole, since they wait for a decision."""
+    return [piece.deliverable for step in context["gates"] for piece in step.gate.pieces]
+
+
 @allow(Role.VIEWER)
 @require_GET
 @never_cache
 def project_live(request: HttpRequest, pk: Any) -> HttpResponse:
     """The page's fragments as they stand now, for htmx to put in place."""
     context = context_of(request, project_of(request, pk)) | {"oob": True}
+    access.log_unread(at_gates(context), person(request))
     return render(request, "projects/project_live.html", context)
 
 

@@ -290,6 +290,10 @@ class TestThePage:
         client.get(waiting.project.get_absolute_url())
         read = waiting.deliverables.get().accesses.get()
         assert (read.access_type, read.accessed_by) == ("read", mina)
+        newer = actions.edit_deliverable(waiting.deliverables.get(), mina, content="# Newer")
+        for _time in range(2):  # what comes while the page is open is read once
+            client.get(url("project-live", waiting.project))
+        assert [row.access_type for row in newer.accesses.filter(access_type="read")] == ["read"]
 
     @pytest.mark.parametrize("query", ["q", "status", "engine", "type", "whose"])
     def test_no_address_breaks_the_list(self, client, mina, query):
