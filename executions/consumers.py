@@ -12,6 +12,7 @@ from executions.models import Execution
 from portal.accounts.models import Role
 from portal.accounts.permissions import Action, find
 from portal.accounts.sockets import GuardedConsumer
+from portal.lib import numbers
 from portal.lib.problems import Problem
 
 
@@ -24,13 +25,13 @@ class ExecutionConsumer(GuardedConsumer):
 
     def find(self) -> uuid.UUID:
         route = self.scope["url_route"]["kwargs"]
-        after = parse_qs(self.scope["query_string"].decode("latin-1")).get("after", ["0"])[0]
-        if not (after.isascii() and after.isdigit()):
+        after = numbers.whole(parse_qs(self.scope["query_string"].decode("latin-1")).get("after", ["0"])[0])
+        if after is None:
             raise Problem(_("“after” must be the number of an event."))
         runs = Execution.objects.filter(crew_id=route["crew_id"]) if "crew_id" in route else Execution.objects.all()
         # Not its texts: they may be long, and every watcher that comes back asks.
         run = find(runs.only("name", "stream_id", "access"), self.scope["user"], Action.SEE, pk=route["exec_id"])
-        self.stream_id, self.after = run.stream_id, int(after)
+        self.stream_id, self.after = run.stream_id, after
         return run.access_id
 
     def events(self) -> AsyncIterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from executions import live
 from portal.accounts.models import Role
 from portal.accounts.permissions import Action, find
 from portal.accounts.sockets import GuardedConsumer
+from portal.lib import numbers
 from portal.lib.problems import Problem
 from projects.models import Project
 
@@ -23,13 +24,13 @@ class ProjectConsumer(GuardedConsumer):
     after: int
 
     def find(self) -> uuid.UUID:
-        after = parse_qs(self.scope["query_string"].decode("latin-1")).get("after", ["0"])[0]
-        if not (after.isascii() and after.isdigit()):
+        after = numbers.whole(parse_qs(self.scope["query_string"].decode("latin-1")).get("after", ["0"])[0])
+        if after is None:
             raise Problem(_("“after” must be the number of an event."))
         rows = Project.objects.only("name", "stream_id", "access")
         pk = self.scope["url_route"]["kwargs"]["project_id"]
         project = find(rows, self.scope["user"], Action.SEE, pk=pk)
-        self.stream_id, self.after = project.stream_id, int(after)
+        self.stream_id, self.after = project.stream_id, after
         return project.access_id
 
     def events(self) -> AsyncIterator[dict[str, Any]]:

@@ -29,6 +29,7 @@ from portal.accounts.api import credential, key_id
 from portal.accounts.models import Role, Scope
 from portal.accounts.permissions import Action, find, person
 from portal.accounts.watch import Permit, while_allowed
+from portal.lib import numbers
 from portal.lib.pagination import CursorPages
 from portal.lib.problems import Problem
 
@@ -52,10 +53,10 @@ class NewestCallsFirst(CursorPages):
 
 def after_of(request: Request) -> int:
     """The `?after=` of a request. Raises `Problem` when it is no number."""
-    raw = request.query_params.get("after", "0")
-    if not raw.isdigit():
+    after = numbers.whole(request.query_params.get("after", "0"))
+    if after is None:
         raise Problem("“after” must be the number of an event.", code="invalid", hint="Leave it out to read all.")
-    return int(raw)
+    return after
 
 
 class ExecutionFilter(filters.FilterSet):

@@ -1,14 +1,14 @@
 """The one way to page a list: by cursor, constant in cost however deep; a count only when asked for."""
 
 import base64
-import binascii
 import json
 from dataclasses import dataclass
+from decimal import Context, Decimal
 from functools import cached_property
 from typing import Any
 
 from django.core.exceptions import FieldDoesNotExist, ValidationError
-from django.db import models
+from django.db import connection, models
 from django.db.models import F, Q
 from django.utils.translation import gettext as _
 from rest_framework.filters import OrderingFilter
@@ -17,6 +17,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.utils.urls import replace_query_param
 
+from portal.lib import numbers
 from portal.lib.problems import FieldError, Problem
 
 
@@ -64,6 +65,20 @@ class _Step:
 
     field: "models.Field[Any, Any]"
     descending: bool
+
+    def read(self, value: Any) -> Any:
+        """What a cursor says of this field. Raises whatever fields and databases raise for what they cannot hold."""
+        if value is None:
+            return None
+        if not isinstance(value, str) or "\0" in value:
+            raise ValueError("no cursor of ours holds this")
+        value.encode()  # half a character fits into no database
+        found = self.field.to_python(value)
+        if isinstance(found, Decimal):  # as many digits as any column has; PostgreSQL stumbles over thousands
+            found = found.quantize(Decimal("1e-18"), context=Context(prec=36))
+        # A moment may be beyond all dates in the database's zone: it must not be the query that finds out.
+        self.field.get_db_prep_value(found, connection)
+        return found
 
     def expression(self, backwards: bool) -> Any:
         sort = F(self.field.attname)
@@ -130,9 +145,10 @@ class CursorPages(BasePagination):
         asked = request.query_params.get("page_size")
         if asked is None:
             return self.page_size
-        if not (asked.isascii() and asked.isdigit()) or int(asked) < 1:
+        size = numbers.whole(asked)
+        if not size:
             raise _bad_parameter("page_size", _("Give a whole number from 1 to %(max)d.") % {"max": self.max_page_size})
-        return min(int(asked), self.max_page_size)
+        return min(size, self.max_page_size)
 
     def _steps(self, request: Request, queryset: Any, view: Any) -> list[_Step]:
         names: list[str] = []
@@ -175,11 +191,8 @@ class CursorPages(BasePagination):
             backwards, names, raw = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
             if names != self._names or len(raw) != len(self.steps):
                 raise ValueError("made for another order")
-            values = [
-                None if value is None else step.field.to_python(value)
-                for step, value in zip(self.steps, raw, strict=True)
-            ]
-        except (ValueError, TypeError, binascii.Error, ValidationError) as exc:
+            values = [step.read(value) for step, value in zip(self.steps, raw, strict=True)]
+        except (ValueError, TypeError, ArithmeticError, RecursionError, ValidationError) as exc:
             raise _bad_parameter("cursor", _("This cursor belongs to another list. Start without one.")) from exc
         return bool(backwards), values
 

@@ -9,6 +9,7 @@ from django.db.models import Q, QuerySet
 from django.utils.translation import gettext_lazy as _
 
 from portal.accounts.models import AuditEntry
+from portal.lib import numbers
 
 
 class _AddressFilter(filters.Filter):
@@ -45,8 +46,8 @@ class AuditFilter(filters.FilterSet):
         found = Q()
         for column in ("action", "actor_name", "target_name", "target_id", "credential"):
             found |= Q(**{f"{column}__icontains": value})
-        if value.isascii() and value.isdigit() and len(value) < 19:
-            found |= Q(number=int(value))
+        if (number := numbers.whole(value)) is not None:
+            found |= Q(number=number)
         return rows.filter(found)
 
 
