@@ -9,5 +9,8 @@ class AccountsConfig(AppConfig):
 
     def ready(self) -> None:
         from portal.accounts.audit import following
+        from portal.accounts.oidc.renewal import KeptTokens
+        from portal.lib import rotation
 
         following.follow_admin()
+        rotation.register(KeptTokens())

@@ -1,8 +1,11 @@
-"""Bringing everything that is encrypted under the first of ENCRYPTION_KEYS, so that an older one can go."""
+"""Bringing everything that is encrypted under the first of ENCRYPTION_KEYS, so that an older one can go.
+
+Columns of encrypted text are found by themselves; who keeps such text in another form registers the place.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from django.apps import apps
 from django.db import models
@@ -15,7 +18,7 @@ BATCH = 200  # rows looked at in one query
 
 @dataclass
 class Found:
-    """What stands in one column: values in all, of them under an older key, and under none that we have."""
+    """What stands in one place: values in all, of them under an older key, and under none that we have."""
 
     label: str
     values: int = 0
@@ -23,12 +26,54 @@ class Found:
     lost: int = 0
 
 
-def columns() -> Iterator[tuple[type[models.Model], str]]:
-    """Every model and field with encrypted text."""
+class Place(Protocol):
+    """Where encrypted text stands."""
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+
+    def values(self) -> Iterator[tuple[Any, str]]:
+        """The key of each row that has a value there, and the text as it stands in the database."""
+
+    def replace(self, pk: Any, token: str, fresh: str) -> int:
+        """Put `fresh` there, if the row still holds `token`; how many rows that were."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A field with encrypted text."""
+
+    model: type[models.Model]
+    name: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.model._meta.label}.{self.name}"
+
+    def values(self) -> Iterator[tuple[Any, str]]:
+        return in_batches(stored(self.model, self.name).values_list("pk", "stored"))
+
+    def replace(self, pk: Any, token: str, fresh: str) -> int:
+        value = models.Value(fresh, output_field=models.TextField())
+        return stored(self.model, self.name).filter(pk=pk, stored=token).update(**{self.name: value})
+
+
+_registered: list[Place] = []
+
+
+def register(place: Place) -> None:
+    """Let what stands in `place`, which is no column of its own, be brought under the first key too."""
+    _registered.append(place)
+
+
+def places() -> Iterator[Place]:
+    """Everywhere that encrypted text stands."""
     for model in apps.get_models(include_auto_created=True):
         for field in model._meta.local_concrete_fields:
             if isinstance(field, EncryptedTextField) and not model._meta.proxy:
-                yield model, field.attname
+                yield Column(model, field.attname)
+    yield from _registered
 
 
 def stored(model: type[models.Model], name: str) -> models.QuerySet[Any]:
@@ -37,25 +82,24 @@ def stored(model: type[models.Model], name: str) -> models.QuerySet[Any]:
     return rows.exclude(stored=None).exclude(stored="").order_by("pk")
 
 
-def look(model: type[models.Model], name: str) -> Found:
+def look(place: Place) -> Found:
     """Count, and change nothing."""
-    found = Found(f"{model._meta.label}.{name}")
-    for _pk, token in _all(model, name):
+    found = Found(place.label)
+    for _pk, token in place.values():
         _judge(found, token)
     return found
 
 
-def rotate(model: type[models.Model], name: str) -> tuple[int, Found]:
+def rotate(place: Place) -> tuple[int, Found]:
     """Encrypt anew what an older key wrote; how many values that were, and what was found.
 
     Each row is changed on its own, and only if it still holds what was read: who writes at the same
     moment wins, and whatever ends this in the middle, the next time goes on with the rest.
     """
-    found, changed = Found(f"{model._meta.label}.{name}"), 0
-    for pk, token in _all(model, name):
+    found, changed = Found(place.label), 0
+    for pk, token in place.values():
         if _judge(found, token):
-            fresh = models.Value(encrypt(decrypt(token)), output_field=models.TextField())
-            changed += stored(model, name).filter(pk=pk, stored=token).update(**{name: fresh})
+            changed += place.replace(pk, token, encrypt(decrypt(token)))
     return changed, found
 
 
@@ -73,11 +117,11 @@ def _judge(found: Found, token: str) -> bool:
     return True
 
 
-def _all(model: type[models.Model], name: str) -> Iterator[tuple[Any, str]]:
-    last = None
+def in_batches(rows: "models.QuerySet[Any, tuple[Any, Any]]") -> Iterator[tuple[Any, Any]]:
+    """`rows`, pairs that begin with the primary key, by queries that hold nothing open while rows are changed."""
+    rows, last = rows.order_by("pk"), None
     while True:
-        rows = stored(model, name) if last is None else stored(model, name).filter(pk__gt=last)
-        batch = list(rows.values_list("pk", "stored")[:BATCH])
+        batch = list((rows if last is None else rows.filter(pk__gt=last))[:BATCH])
         yield from batch
         if len(batch) < BATCH:
             return

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from django.conf import settings
@@ -26,6 +26,7 @@ from portal.accounts.oidc.backend import what_is_said
 from portal.accounts.oidc.provider import ProviderUnavailable, provider
 from portal.accounts.sessions import SessionStore
 from portal.lib.crypto import DecryptionFailed, decrypt, encrypt
+from portal.lib.rotation import in_batches
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def keep(session: SessionBase, answer: dict[str, Any]) -> None:
     session[RENEW_AT] = time.time() + wait
 
 
-def kept(session: SessionBase) -> dict[str, str]:
+def kept(session: SessionBase | dict[str, Any]) -> dict[str, str]:
     """The tokens in a session; none when it did not begin at the provider, or no key opens them."""
     try:
         return dict(json.loads(decrypt(session[TOKENS])))
@@ -51,15 +52,44 @@ def kept(session: SessionBase) -> dict[str, str]:
         return {}
 
 
+class KeptTokens:
+    """The tokens in all sessions, for `portal.lib.rotation`.
+
+    Those that no key opens are left out: they end their session, and it is not worth a key to get them back.
+    """
+
+    label = "accounts.Session, tokens of the identity provider"
+
+    def values(self) -> Iterator[tuple[str, str]]:
+        """The session's key, and its tokens as they stand there."""
+        rows = Session.objects.filter(method=Session.Method.OIDC).values_list("pk", "session_data")
+        for key, data in in_batches(rows):
+            session = SessionStore().decode(data)
+            if kept(session):
+                yield key, session[TOKENS]
+
+    def replace(self, pk: str, token: str, fresh: str) -> int:
+        """Put `fresh` in the place of `token`, unless the session was written to meanwhile."""
+        for data in Session.objects.filter(pk=pk).values_list("session_data", flat=True):
+            session = SessionStore().decode(data)
+            if session.get(TOKENS) == token:
+                changed = SessionStore().encode({**session, TOKENS: fresh})
+                return Session.objects.filter(pk=pk, session_data=data).update(session_data=changed)
+        return 0
+
+
 class SessionRenewal:
-    """Renews the session that a request comes with, if it is due. Before anybody asks who the user is."""
+    """Renews the session that a request comes with, if it is due. Before anybody asks who the user is.
+
+    Whatever else comes along: the header `Authorization` means something to the API alone, and pages and Django
+    admin go by the session beside it.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        # A request with the header is judged by that alone, and one without the cookie has no session.
-        has_session = settings.SESSION_COOKIE_NAME in request.COOKIES and not request.headers.get("Authorization")
+        has_session = settings.SESSION_COOKIE_NAME in request.COOKIES
         if settings.OIDC_ISSUER and has_session and not renew(request.session):
             request.user = AnonymousUser()
         return self.get_response(request)

@@ -20,15 +20,15 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         old = lost = 0
-        for model, name in rotation.columns():
+        for place in rotation.places():
             changed = 0
             if not options["check"]:
                 for _round in range(ROUNDS):
-                    done, _found = rotation.rotate(model, name)
+                    done, _found = rotation.rotate(place)
                     changed += done
                     if not done:
                         break
-            found = rotation.look(model, name)
+            found = rotation.look(place)
             old, lost = old + found.old, lost + found.lost
             self.stdout.write(
                 f"{found.label}: {found.values} stored, {changed} encrypted anew, {found.old} under an older key"
