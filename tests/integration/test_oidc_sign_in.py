@@ -10,8 +10,10 @@ import time_machine
 from django.test import Client
 
 from portal.accounts import people
+from portal.accounts.credential_forms import IdentityForm
 from portal.accounts.models import AuditEntry, Identity, Role, Session, User
-from portal.accounts.oidc import renewal
+from portal.accounts.oidc import linking, renewal
+from portal.accounts.oidc.backend import ProviderAway
 from tests.factories.accounts import UserFactory
 from tests.fakes.idp import FakeIdp, Person
 
@@ -283,6 +285,24 @@ def test_a_form_that_is_sent_renews_too_and_loses_nothing(idp: FakeIdp, olga: Pe
     assert idp.asked["token"] == asked + 1
 
 
+@pytest.mark.parametrize("path", ["/crews", "/api/docs", "/admin/"])
+def test_a_header_beside_the_cookie_keeps_nobody_signed_in(
+    idp: FakeIdp, olga: Person, client: Client, path: str
+) -> None:
+    """Pages, the API's documentation and Django admin go by the cookie, whatever else is sent."""
+    UserFactory(admin=True)
+    olga.roles = ["admin"]
+    sign_in(client)
+    headers = {"Authorization": "x"}
+    assert client.get(path, headers=headers).status_code == 200
+    olga.roles = []
+    session = client.session
+    session[renewal.RENEW_AT] = 0
+    session.save()
+    assert client.get(path, headers=headers).status_code == 302  # to the sign-in
+    assert not Session.objects.filter(user__username="olga").exists()
+
+
 def test_an_outage_ends_sessions_after_a_while_only(idp: FakeIdp, olga: Person, settings: Any) -> None:
     settings.OIDC_RENEW_SECONDS, settings.OIDC_OUTAGE_SECONDS = 60, 900
     client = Client()
@@ -427,3 +447,33 @@ def test_an_admin_links_by_hand(idp: FakeIdp, olga: Person, client: Client) -> N
     assert who(client) not in {ann, None}
     actions = AuditEntry.objects.filter(action__startswith="identity.").order_by("id").values_list("action", flat=True)
     assert list(actions) == ["identity.linked", "identity.unlinked"]
+
+
+def test_who_is_linked_by_hand_is_known_at_a_provider_whose_name_ends_in_a_slash(
+    idp: FakeIdp, olga: Person, client: Client, settings: Any
+) -> None:
+    """OIDC_ISSUER has no slash at its end; what the provider's tokens say is what counts."""
+    idp.issuer = f"{idp.issuer}/"
+    admin, ann, bob = UserFactory(admin=True), UserFactory(username="ann"), UserFactory(username="bob")
+    boris = idp.person("boris", roles=["user"])
+    form = IdentityForm({"subject": olga.subject, "issuer": IdentityForm().fields["issuer"].initial})
+    assert form.is_valid()
+    linked = [
+        form.save(ann, by=admin),
+        linking.link(bob, subject=boris.subject, by=admin),
+        linking.link(bob, subject="as-in-tokens", issuer=idp.issuer, by=admin),
+    ]
+    assert {identity.issuer for identity in linked} == {idp.issuer}
+    assert linking.link(bob, subject="x", issuer="https://elsewhere.example/", by=admin).issuer.endswith("example/")
+    for person, user in ((olga, ann), (boris, bob)):
+        idp.at_the_desk = person
+        browser = Client()
+        sign_in(browser)
+        assert who(browser) == user
+
+
+def test_nobody_is_linked_to_a_provider_that_does_not_say_its_name(idp: FakeIdp, olga: Person) -> None:
+    idp.is_down = True
+    with pytest.raises(ProviderAway):
+        linking.link(UserFactory(), subject=olga.subject, by=UserFactory(admin=True))
+    assert not Identity.objects.exists()

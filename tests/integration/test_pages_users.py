@@ -190,8 +190,7 @@ class TestOne:
         client.post(at(mina, "/second-factor/remove"))
         assert not SecondFactor.objects.exists()
 
-    def test_identities_are_shown_linked_and_unlinked(self, client, root, mina, settings):
-        settings.OIDC_ISSUER = ISSUER
+    def test_identities_are_shown_linked_and_unlinked(self, client, root, mina):
         client.post(at(mina, "/identities"), {"subject": "abc-123", "issuer": ISSUER})
         identity = Identity.objects.get()
         Identity.objects.update(roles=["reader"], groups=["/lab"])
@@ -209,6 +208,7 @@ class TestOne:
         joon = UserFactory(username="joon")
         kept = client.post(at(mina, "/delete"), follow=True)
         assert "still owns things" in kept.text
+        assert "delete its runs first" in kept.text
         assert "Crew: Herb growers" in client.get(at(mina, "/hand-on")).text
         wrong = client.post(at(mina, "/hand-on"), {"to": "nobody"})
         assert wrong.status_code == 422

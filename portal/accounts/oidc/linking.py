@@ -6,6 +6,8 @@ from django.utils.translation import gettext as _
 
 from portal.accounts import audit, people, sessions
 from portal.accounts.models import Identity, Role, Session, User
+from portal.accounts.oidc.backend import ProviderAway
+from portal.accounts.oidc.provider import ProviderUnavailable, provider
 from portal.accounts.permissions import require_role
 from portal.lib.problems import Conflict, FieldError, InvalidValues
 
@@ -14,10 +16,13 @@ def link(user: User, *, subject: str, by: User, issuer: str = "") -> Identity:
     """Let `subject` of `issuer` (without: the one of OIDC_ISSUER) sign in as `user`, with the provider's role.
 
     Raises `PermissionDenied` unless `by` is an admin, `InvalidValues` for a service account or an empty
-    subject, `Conflict` when this identity has a user already.
+    subject, `Conflict` when this identity has a user already, `ProviderAway` while the provider of OIDC_ISSUER
+    does not say what it calls itself.
     """
     require_role(by, Role.ADMIN)
-    subject, issuer = subject.strip(), issuer.strip() or settings.OIDC_ISSUER
+    subject, issuer = subject.strip(), issuer.strip()
+    if settings.OIDC_ISSUER and issuer.rstrip("/") in {"", settings.OIDC_ISSUER}:
+        issuer = _as_in_tokens()
     faults = []
     if not subject:
         faults.append(FieldError("subject", "required", _("Name the subject.")))
@@ -40,6 +45,14 @@ def link(user: User, *, subject: str, by: User, issuer: str = "") -> Identity:
             ) from exc
         audit.record("identity.linked", by=by, target=user, after={"issuer": issuer, "subject": subject})
     return identity
+
+
+def _as_in_tokens() -> str:
+    """The issuer as sign-in finds it: the setting has no slash at its end, the provider's tokens may have one."""
+    try:
+        return provider().issuer
+    except ProviderUnavailable as exc:
+        raise ProviderAway from exc
 
 
 def unlink(identity: Identity, *, by: User) -> None:
