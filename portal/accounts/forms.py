@@ -8,6 +8,7 @@ from typing import Any, cast
 from django import forms
 from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
 from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
 from django.db.models import Q
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
@@ -168,12 +169,16 @@ class WhoForm(Styled, forms.Form):
     who = _person_field(label=_("Name or mail address"))
 
     def clean_who(self) -> User | str:
-        """A person who is here; a mail address where nobody has that name."""
-        who = self.cleaned_data["who"]
-        if "@" in who and not User.objects.filter(username__iexact=who, is_active=True).exists():
-            forms.EmailField().clean(who)
-            return who
-        return _person_named(who)
+        """A mail address as it stands, else the person of that name.
+
+        What can be an address is one, even where somebody is called so: a name proves nothing of whose mail it is.
+        """
+        who: str = self.cleaned_data["who"]
+        try:
+            validate_email(who)
+        except ValidationError:
+            return _person_named(who)
+        return who
 
     @property
     def whom(self) -> dict[str, Any]:

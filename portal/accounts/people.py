@@ -67,6 +67,8 @@ def sign_up(*, username: str, password: str, address: str | None, **facts: Any) 
     if not settings.SIGN_UP:
         raise PermissionDenied(_("Accounts are made by admins here. Ask one of them."))
     limits.hit(f"sign-up:from:{limits.network_of(address)}", limit=SIGN_UPS, seconds=SIGN_UPS_SECONDS)
+    if "@" in User.normalize_username(username):  # a stranger's name must not pass for somebody's mail address
+        raise ValidationError({"username": ValidationError(_("Choose a name without “@”."), code="invalid")})
     with transaction.atomic():
         user = _made(username, settings.SIGN_UP_ROLE, password=password, **facts)
         audit.record("user.signed_up", by=user, target=user, after={"role": user.role})
@@ -146,7 +148,7 @@ def change_role(user: User, role: Role | str, *, by: User | None) -> User:
     """
     role = Role(role)
     with transaction.atomic():
-        held = _hold_with_admins(user, by)
+        held = hold_with_admins(user, by)
         before = Role(held[user.pk].role)
         if by is not None and by.pk == user.pk and role.rank > by.effective_role.rank:
             raise PermissionDenied(_("Nobody raises their own role. Ask an admin."))
@@ -166,7 +168,7 @@ def deactivate(user: User, *, by: User | None) -> User:
     Raises `LastAdmin`, `PermissionDenied` unless `by` is (still) an admin.
     """
     with transaction.atomic():
-        held = _hold_with_admins(user, by)
+        held = hold_with_admins(user, by)
         _require_another_admin(held, user)
         was_active = held[user.pk].is_active
         User.objects.filter(pk=user.pk).update(is_active=False)
@@ -188,7 +190,7 @@ def reactivate(user: User, *, by: User | None) -> User:
     Raises `PermissionDenied` unless `by` is an admin.
     """
     with transaction.atomic():
-        held = _hold_with_admins(user, by)
+        held = hold_with_admins(user, by)
         if not held[user.pk].is_active:
             User.objects.filter(pk=user.pk).update(is_active=True)
             audit.record("user.reactivated", by=by, target=user)
@@ -197,12 +199,12 @@ def reactivate(user: User, *, by: User | None) -> User:
 
 
 def delete(user: User, *, by: User | None) -> None:
-    """Delete an account that owns nothing.
+    """Delete an account that owns nothing: neither things, which are handed on, nor runs, which are not.
 
     Raises `LastAdmin`, `Conflict` that says what to do while things belong to it, `PermissionDenied`.
     """
     with transaction.atomic():
-        held = _hold_with_admins(user, by)
+        held = hold_with_admins(user, by)
         _require_another_admin(held, user)
         audit.record("user.deleted", by=by, target=user, before={"role": user.role})
         try:
@@ -212,7 +214,7 @@ def delete(user: User, *, by: User | None) -> None:
             raise Conflict(
                 _("“%(name)s” still owns things.") % {"name": user},
                 code="user_owns_things",
-                hint=_("Hand them on to somebody first, or deactivate the account instead."),
+                hint=_("Hand its things on to somebody and delete its runs first, or deactivate the account instead."),
             ) from exc
 
 
@@ -249,7 +251,11 @@ def hold(*people: User | None, others: Q | None = None) -> dict[uuid.UUID, User]
 _ADMINS = Q(role=Role.ADMIN, is_active=True, is_service=False)
 
 
-def _hold_with_admins(user: User, by: User | None) -> dict[uuid.UUID, User]:
+def hold_with_admins(user: User, by: User | None) -> dict[uuid.UUID, User]:
+    """Lock `user`, `by` and all admins: what whoever may change a role holds first, so that none waits for another.
+
+    Raises `PermissionDenied` unless `by` is (still) an admin.
+    """
     held = hold(user, by, others=_ADMINS)
     if by is not None:
         # As they are now: an admin who was demoted in this moment is none any more.

@@ -1,5 +1,6 @@
 """Two at once: what must hold of people and access whoever comes first. Holds on SQLite and PostgreSQL."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -10,9 +11,11 @@ import pyotp
 import pytest
 from django.core.exceptions import PermissionDenied
 from django.db import close_old_connections, connection
+from django.utils import timezone
 
 from portal.accounts import invitations, local, passwords, people, second_factor, sharing
-from portal.accounts.models import AccessGrant, Role, User
+from portal.accounts.models import AccessGrant, Identity, Role, User
+from portal.accounts.oidc import identities
 from portal.lib.problems import Problem
 from tests.deadlines import DEADLINE
 from tests.factories.accounts import PASSWORD, UserFactory
@@ -70,6 +73,28 @@ def test_two_admins_cannot_take_each_other_away():
         outcomes = at_once(*pairs[number % len(pairs)])
         assert admins() == 1, outcomes
         assert len(refused(outcomes)) == 1, outcomes
+
+
+def test_admins_whom_the_provider_demotes_at_once_do_not_wait_for_each_other(monkeypatch):
+    """Each lets the other take its first lock: who took single rows first and all admins then would be stuck."""
+    UserFactory(admin=True)
+    users = UserFactory.create_batch(2, admin=True)
+    for user in users:
+        Identity.objects.create(user=user, issuer="https://id.example", subject=user.username)
+    real, both_hold = people.hold, threading.Barrier(2)
+
+    def hold(*args: Any, **kwargs: Any) -> Any:
+        held = real(*args, **kwargs)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both_hold.wait(0.3)  # in vain where one of them waits for the other, as it should
+        return held
+
+    monkeypatch.setattr(people, "hold", hold)
+    said = [identities.Said("https://id.example", user.username, timezone.now(), roles=("user",)) for user in users]
+    outcomes = at_once(*(partial(identities.settle, one) for one in said))
+    assert not refused(outcomes)
+    assert {User.objects.get(pk=user.pk).role for user in users} == {Role.USER}
+    assert admins() == 1
 
 
 def test_what_is_used_once_is_used_once():

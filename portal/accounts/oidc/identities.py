@@ -2,7 +2,8 @@
 
 The key is issuer and subject, never a mail address or a name: who takes over an address must not take over an
 account. Roles and groups follow the newest token that was seen, so that an old one cannot bring back a role that
-was taken away since.
+was taken away since. Access tokens that people send change them only where sign-in reads the same ones
+(`Said.is_decisive`).
 """
 
 import re
@@ -48,6 +49,17 @@ class Said:
     first_name: str = ""
     last_name: str = ""
     is_service: bool = False
+    client: str = ""  # that the token was made for
+
+    @property
+    def is_decisive(self) -> bool:
+        """Whether an access token that says this settles what is kept here, as a sign-in does.
+
+        Else it speaks for the request that it comes with: OIDC_ROLES_FROM names another token, or the provider gave
+        it to another client, perhaps with fewer roles. A service account has no other tokens.
+        """
+        is_of_sign_in = settings.OIDC_ROLES_FROM == "access_token" and self.client == settings.OIDC_CLIENT_ID
+        return self.is_service or is_of_sign_in
 
     @property
     def role(self) -> Role | None:
@@ -74,6 +86,7 @@ def said_by(claims: dict[str, Any], profile: dict[str, Any] | None = None) -> Sa
         first_name=_text(about.get("given_name")),
         last_name=_text(about.get("family_name")),
         is_service=_is_service(claims),
+        client=_party(claims),
     )
 
 
@@ -114,25 +127,33 @@ def _refusal(reason: str) -> IdentityRefused:
 
 
 def _settle(said: Said, is_fresh: bool) -> User | None:
+    # Where id tokens tell of roles, what an access token says of them makes nobody more than a viewer.
+    is_known = is_fresh or said.is_service or settings.OIDC_ROLES_FROM == "access_token"
     identity, tries = _find(said), 0
     while identity is None:
         if said.role is None:
             return None
         try:
             with transaction.atomic():
-                return _make(said, said.role)
+                return _make(said, said.role if is_known else Role.VIEWER)
         except IntegrityError:
             # Other requests at the same moment saw this person for the first time too, or took the same name.
             tries += 1
             if tries == TRIES:
                 raise
             identity = _find(said)
-    user = people.hold(identity.user)[identity.user_id]
+    if not (is_fresh or (said.is_decisive and _is_news(said, identity))):
+        return identity.user
+    # Admins too, before it is known whether a role changes: who locked them later would lock in another order.
+    user = people.hold_with_admins(identity.user, None)[identity.user_id]
     identity.refresh_from_db()
-    before = identity.last_sign_in_at
-    if user.is_active and (is_fresh or before is None or said.as_of > before):
+    if user.is_active and (is_fresh or _is_news(said, identity)):
         _update(identity, user, said)
     return user
+
+
+def _is_news(said: Said, identity: Identity) -> bool:
+    return identity.last_sign_in_at is None or said.as_of > identity.last_sign_in_at
 
 
 def _find(said: Said) -> Identity | None:
@@ -209,10 +230,15 @@ def _roles(claims: dict[str, Any]) -> tuple[str, ...]:
 
 def _is_service(claims: dict[str, Any]) -> bool:
     """Whether a client speaks for itself (RFC 9068: then it is the subject), as Keycloak's service accounts do."""
-    party = claims.get("azp", claims.get("client_id"))
-    if "sid" in claims or not isinstance(party, str):
+    party = _party(claims)
+    if "sid" in claims or not party:
         return False
     return claims["sub"] == party or claims.get("preferred_username") == f"service-account-{party}".lower()
+
+
+def _party(claims: dict[str, Any]) -> str:
+    party = claims.get("azp", claims.get("client_id"))
+    return party if isinstance(party, str) else ""
 
 
 def _texts(value: Any) -> tuple[str, ...]:

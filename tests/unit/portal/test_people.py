@@ -5,14 +5,17 @@ from typing import Any
 import pytest
 from django.core.exceptions import PermissionDenied, ValidationError
 
+from executions import actions
+from executions.status import Status
 from portal.accounts import invitations, keys, people
 from portal.accounts.credentials import CredentialRefused
 from portal.accounts.limits import TooMany
 from portal.accounts.models import ApiKey, AuditEntry, Invitation, Role, Scope, Session, User
 from portal.accounts.signals import user_deactivated
 from portal.lib.problems import Conflict
-from tests.factories.accounts import PASSWORD, UserFactory
+from tests.factories.accounts import PASSWORD, AccessListFactory, UserFactory
 from tests.factories.crews import CrewFactory
+from tests.factories.executions import execution_in
 
 pytestmark = pytest.mark.django_db
 
@@ -216,6 +219,16 @@ class TestDeletion:
         assert refused.value.code == "user_owns_things"
         assert "deactivate" in refused.value.hint
         crew.owner.refresh_from_db()
+
+    def test_who_has_started_a_run_goes_once_it_is_deleted(self):
+        by, user = boss(), UserFactory()
+        run = execution_in(Status.COMPLETED, created_by=user, access=AccessListFactory(owner=user))
+        with pytest.raises(Conflict) as refused:
+            people.delete(user, by=by)
+        assert "delete its runs" in refused.value.hint
+        actions.delete(execution=run, by=by)
+        people.delete(user, by=by)
+        assert not User.objects.filter(pk=user.pk).exists()
 
 
 class TestFacts:
