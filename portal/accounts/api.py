@@ -11,8 +11,8 @@ from rest_framework.authentication import BaseAuthentication, SessionAuthenticat
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from portal.accounts import credentials
-from portal.accounts.credentials import Credential, CredentialRefused
+from portal.accounts import credentials, throttling
+from portal.accounts.credentials import Credential, CredentialRefused, CredentialUnchecked
 from portal.accounts.limits import TooMany
 from portal.accounts.models import Role, Scope, User
 from portal.accounts.permissions import PUBLIC
@@ -29,8 +29,16 @@ class _Refused(exceptions.AuthenticationFailed):
         self.hint = why.hint
 
 
+class _Unchecked(exceptions.APIException):
+    """A credential of which nobody can say now whether it is good."""
+
+    def __init__(self, why: CredentialUnchecked) -> None:
+        super().__init__(why.detail, code=why.code)
+        self.status_code, self.hint = why.status, why.hint
+
+
 class _TooMany(exceptions.APIException):
-    """A key that came too often."""
+    """A key or a person that came too often."""
 
     status_code = 429
 
@@ -50,7 +58,8 @@ class ScopeMissing(exceptions.PermissionDenied):
 class PortalCredentials(BaseAuthentication):
     """Takes API keys and the identity provider's tokens from the header `Authorization`, as `credentials` judges them.
 
-    Stands before `PortalSession`: a header that is refused is the end, whatever cookie came with it.
+    Stands before `PortalSession`: a header that is refused is the end, whatever cookie came with it. Counts the
+    request to the user, whatever becomes of it then (`throttling`).
     """
 
     def authenticate(self, request: Request) -> tuple[User, Credential] | None:
@@ -58,7 +67,12 @@ class PortalCredentials(BaseAuthentication):
             token = credentials.split(request.META.get("HTTP_AUTHORIZATION", ""))
             if token is None:
                 return None
-            return credentials.check(token, address=address_of(request.META))
+            throttling.leave_to_credentials(request._request)
+            user, shown = credentials.check(token, address=address_of(request.META))
+            throttling.count_user(user)
+            return user, shown
+        except CredentialUnchecked as exc:
+            raise _Unchecked(exc) from exc
         except CredentialRefused as exc:
             raise _Refused(exc) from exc
         except TooMany as exc:

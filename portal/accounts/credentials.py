@@ -31,6 +31,13 @@ class CredentialRefused(Problem):
     code = "authentication_failed"
 
 
+class CredentialUnchecked(CredentialRefused):
+    """Nobody can say now whether what was shown is good: it opens nothing, and is not a bad one either."""
+
+    status = 503
+    code = "provider_unavailable"
+
+
 @dataclass(frozen=True)
 class Credential:
     """How somebody came in. `scopes` None: all that the user may do; else a route needs one of them."""
@@ -82,7 +89,8 @@ def check(token: str, *, address: str | None = None) -> tuple[User, Credential]:
     """Whose `token` it is, held to what it allows (`User.acting_as`); the audit log learns which it was.
 
     Each check counts as a request of the key. `address` is where it came from, kept as the key's last use.
-    Raises `CredentialRefused`, and `limits.TooMany` for a key that comes too often.
+    Raises `CredentialRefused` (`CredentialUnchecked` while that cannot be said), and `limits.TooMany` for a key
+    that comes too often.
     """
     from portal.accounts import keys
     from portal.accounts.audit import set_origin

@@ -2,26 +2,30 @@
 
 import asyncio
 import contextlib
+import io
 import logging
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 from channels.auth import get_user
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
-from channels.security.websocket import AllowedHostsOriginValidator
+from channels.security.websocket import WebsocketDenier
 from channels.sessions import CookieMiddleware, SessionMiddleware
+from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import DisallowedHost, PermissionDenied
+from django.core.handlers.asgi import ASGIRequest
 from django.db import DatabaseError
 from django.http import Http404
 from redis.exceptions import RedisError
 
 from portal.accounts import audit, credentials, development, sessions, throttling, watch
 from portal.accounts.audit import refusals
-from portal.accounts.credentials import Credential, CredentialRefused
+from portal.accounts.credentials import Credential, CredentialRefused, CredentialUnchecked
 from portal.accounts.limits import TooMany
 from portal.accounts.models import Role, User
 from portal.accounts.watch import FORBIDDEN, NOT_FOUND, NOT_SIGNED_IN, TRY_AGAIN, Permit
@@ -51,6 +55,8 @@ class Doorkeeper:
         try:
             try:
                 user, shown = await self._who(scope, address)
+            except CredentialUnchecked:
+                return await _close(receive, send, TRY_AGAIN)
             except CredentialRefused:
                 await _count(None, address)
                 return await _refuse(receive, send, NOT_SIGNED_IN)
@@ -102,15 +108,33 @@ async def _close(receive: Any, send: Any, code: int) -> None:
 
 
 class OriginCheck:
-    """Refuses pages of other sites. Programs send no Origin, and a browser always does."""
+    """Refuses pages of other sites, other ports of this host among them: they all share its cookies.
+
+    Programs send no Origin, and a browser always does. Ours is that of PORTAL_URL, and the one at which the
+    request itself arrives, as Django has it for forms.
+    """
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
-        self.checked = AllowedHostsOriginValidator(inner)
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> Any:
-        has_origin = any(name == b"origin" for name, _ in scope["headers"])
-        return await (self.checked if has_origin else self.inner)(scope, receive, send)
+        is_page = any(name == b"origin" for name, _value in scope["headers"])
+        if is_page and not _is_ours(_header(scope, b"origin"), scope):
+            return await WebsocketDenier()(scope, receive, send)
+        return await self.inner(scope, receive, send)
+
+
+def _is_ours(origin: str, scope: dict[str, Any]) -> bool:
+    # Browsers write an origin in one way only, and as the header Host: nothing has to be taken apart.
+    if origin == "{0.scheme}://{0.netloc}".format(urlsplit(settings.PORTAL_URL)).lower():
+        return True
+    scheme = "https" if scope.get("scheme") == "wss" else "http"
+    request = ASGIRequest({**scope, "method": "GET", "scheme": scheme, "query_string": b""}, io.BytesIO())
+    try:
+        # Django knows which hosts are ours, and whether a proxy is believed.
+        return origin == f"{request.scheme}://{request.get_host()}"
+    except DisallowedHost:
+        return False
 
 
 def guarded(inner: Any) -> Any:
@@ -123,7 +147,8 @@ class GuardedConsumer(AsyncWebsocketConsumer):
     long as that holds (`watch`), then close 1000.
 
     A refusal accepts first, since a browser shows nothing but "failed" of a socket that was never
-    accepted, and closes with 4400, 4401, 4403 or 4404. 1013: the database or Redis is away; come back.
+    accepted, and closes with 4400, 4401, 4403 or 4404. 1013: the database, Redis or the identity provider
+    is away; come back.
     """
 
     read_role: Role

@@ -1,13 +1,10 @@
 """How many requests a person or an address may send: every page and every route of the API."""
 
 from collections.abc import Callable
-from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from rest_framework.request import Request
-from rest_framework.throttling import BaseThrottle
 
 from portal.accounts import limits
 from portal.accounts.models import User
@@ -31,12 +28,18 @@ def count_stranger(address: str | None) -> None:
         limits.take(f"address:{limits.network_of(address)}", limit=limit, seconds=MINUTE)
 
 
+def leave_to_credentials(request: HttpRequest) -> None:
+    """Say that the request's header is looked at: who does that counts it to the user it finds."""
+    request.has_counted_credentials = True  # type: ignore[attr-defined]
+
+
 class RateLimits:
     """Counts each request to its user, or to its address where nobody is signed in, and answers 429 above the limit.
 
-    A request to the API with credentials in its header is counted once it is known whose they are (`PerUser`),
-    and to its address when they are refused. Stands after the authentication of sessions; static files
-    are served before it. Also answers for a limit that a page itself has reached.
+    A request to the API with credentials in its header is counted once it is known whose they are
+    (`api.PortalCredentials`), and to its address when they are refused; where nobody looks at the header, to its
+    session, afterwards. Stands after the authentication of sessions; static files are served before it. Also
+    answers for a limit that a page itself has reached.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -45,13 +48,16 @@ class RateLimits:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if request.path_info in LEFT_OUT:
             return self.get_response(request)
-        is_judged_later = request.path_info.startswith("/api/") and "HTTP_AUTHORIZATION" in request.META
+        has_header = bool(request.META.get("HTTP_AUTHORIZATION", "").strip())
+        is_judged_later = has_header and request.path_info.startswith("/api/")
         try:
             if not is_judged_later:
                 self._count(request)
             response = self.get_response(request)
             if is_judged_later and response.status_code == 401:
                 count_stranger(address_of(request.META))
+            elif is_judged_later and not hasattr(request, "has_counted_credentials"):
+                self._count(request)
         except limits.TooMany as exc:
             return too_many(request, exc)
         return response
@@ -74,12 +80,3 @@ def too_many(request: HttpRequest, exc: limits.TooMany) -> HttpResponse:
         response = render(request, "429.html", {"problem": exc}, status=429)
     response.headers["Retry-After"] = str(exc.wait)
     return response
-
-
-class PerUser(BaseThrottle):
-    """Counts API requests that came with a key or token to their user; sessions are counted by `RateLimits`."""
-
-    def allow_request(self, request: Request, view: Any) -> bool:
-        if "HTTP_AUTHORIZATION" in request.META and isinstance(request.user, User):
-            count_user(request.user)
-        return True

@@ -74,6 +74,7 @@ class Schema(AutoSchema):
             "401": "Sign in first, or send a credential that is valid.",
             "403": " ".join(filter(None, ["You may see this, but not do this.", *needs])),
             "429": "Too many requests; `Retry-After` says for how many seconds to wait.",
+            "503": "What could say whether the token is good is away. Try again in a moment.",
         }
         # A view says of which actions the query or the body names something (`looks_up`).
         if "{" in self.path or getattr(self.view, "action", None) in getattr(self.view, "looks_up", ()):

@@ -61,6 +61,29 @@ def test_keys_count_for_their_user_beside_their_own_rate(settings):
     assert refused.json()["code"] == "rate_limited"
 
 
+def test_what_a_key_may_not_do_counts_too_and_everything_once(settings):
+    settings.RATE_LIMIT_USER_PER_MINUTE = 6
+    settings.RATE_LIMIT_ADDRESS_PER_MINUTE = 1  # no matter where it comes from
+    ann = UserFactory()
+    key = {"authorization": f"Api-Key {keys.create(ann, name='k', scopes=[Scope.READ], by=ann)[1]}"}
+    client = Client()
+    assert client.post("/api/crews", {"name": "x"}, headers=key).status_code == 403
+    assert statuses(client, "/api/admin/users", 1, **key) == [403]
+    assert statuses(client, "/api/nothing-here", 1, **key) == [404]
+    assert statuses(client, "/api/crews", 3, **key) == [200] * 3
+    assert client.post("/api/crews", {"name": "x"}, headers=key).status_code == 429
+
+
+@pytest.mark.parametrize("header", ["Bearer ap_nonsense", "x", " "])
+def test_a_header_at_which_nobody_looks_counts_for_the_session(settings, header):
+    settings.RATE_LIMIT_USER_PER_MINUTE = 3
+    settings.RATE_LIMIT_ADDRESS_PER_MINUTE = 1
+    client = Client()
+    client.force_login(UserFactory())
+    path = "/api/docs" if header.strip() else "/api/crews"
+    assert statuses(client, path, 4, authorization=header) == [200, 200, 200, 429]
+
+
 def test_strangers_are_counted_by_address_with_bad_credentials_too(settings):
     settings.RATE_LIMIT_ADDRESS_PER_MINUTE = 5
     near, far = Client(REMOTE_ADDR="192.0.2.1"), Client(REMOTE_ADDR="192.0.2.2")

@@ -15,9 +15,10 @@ from django.db import connection
 from django.test import Client
 
 from portal.accounts.audit import refusals
-from portal.accounts.credentials import CredentialRefused, check
+from portal.accounts.credentials import CredentialRefused, CredentialUnchecked, check
 from portal.accounts.models import AuditEntry, Identity, Role, Scope, UsedToken, User
-from portal.accounts.oidc import tokens
+from portal.accounts.oidc import identities, tokens
+from portal.accounts.oidc.backend import what_is_said
 from tests.fakes.idp import LOGOUT_EVENT, FakeIdp, Key, Person, rsa_key
 
 pytestmark = pytest.mark.django_db
@@ -258,6 +259,54 @@ def test_roles_of_a_token_hold_for_the_request_and_are_kept(idp: FakeIdp) -> Non
     assert User.objects.get(username="olga").role == Role.USER
 
 
+def test_where_id_tokens_tell_of_roles_access_tokens_change_none(idp: FakeIdp, settings: Any) -> None:
+    settings.OIDC_ROLES_FROM = "id_token"
+    olga = idp.person("olga", roles=["admin"])
+    user = identities.settle(what_is_said(tokens.id_claims(idp.id_token(olga)), ""))
+    User.objects.create_user("another", role=Role.ADMIN)  # else she would be the last one
+    kept = Identity.objects.values().get()
+    later = int(time.time()) + 5
+
+    def stored() -> tuple[str, dict[str, Any]]:
+        return User.objects.get(pk=user.pk).role, Identity.objects.values().get()
+
+    olga.roles = []
+    with pytest.raises(CredentialRefused) as refusal:
+        check(idp.access_token(olga, iat=later))
+    assert refusal.value.code == "no_role"
+    assert stored() == (Role.ADMIN, kept)
+    settings.OIDC_DEFAULT_ROLE = "viewer"
+    asker, credential = check(idp.access_token(olga, iat=later))
+    assert (asker.has_role(Role.USER), credential.scopes) == (False, {Scope.READ})
+    assert stored() == (Role.ADMIN, kept)
+    # Who is seen in such a token first is a viewer, whatever it says, until they sign in.
+    boris = idp.person("boris", roles=["admin"])
+    assert not check(idp.access_token(boris))[0].has_role(Role.USER)
+    user = identities.settle(what_is_said(tokens.id_claims(idp.id_token(boris)), ""))
+    assert user.role == Role.ADMIN
+
+
+def test_a_token_of_another_client_changes_nothing_that_is_kept(idp: FakeIdp, settings: Any) -> None:
+    settings.OIDC_AUTHORIZED_PARTIES = ["agent-portal", "agent-portal-cli", "agent-portal-robot"]
+    olga, now = idp.person("olga", roles=["user"], groups=["/blue"]), int(time.time())
+    check(idp.access_token(olga))
+    kept = Identity.objects.values().get()
+    olga.roles, olga.groups = ["viewer"], []
+    user, credential = check(idp.access_token(olga, iat=now + 5, azp="agent-portal-cli"))
+    assert credential.scopes == {Scope.READ}
+    assert not user.has_role(Role.USER)
+    assert User.objects.get(username="olga").role == Role.USER
+    assert Identity.objects.values().get() == kept
+    # A client that speaks for itself has no other tokens, whichever OIDC_ROLES_FROM names.
+    settings.OIDC_ROLES_FROM = "id_token"
+    robot = idp.person("service-account-agent-portal-robot", roles=["user"])
+    service, _credential = check(idp.access_token(robot, azp="agent-portal-robot", sid=None, iat=now))
+    assert service.role == Role.USER
+    robot.roles = ["viewer"]
+    check(idp.access_token(robot, azp="agent-portal-robot", sid=None, iat=now + 5))
+    assert User.objects.get(pk=service.pk).role == Role.VIEWER
+
+
 def test_who_has_no_role_or_is_deactivated_is_refused(idp: FakeIdp, settings: Any) -> None:
     nobody = idp.person("nobody", roles=["offline_access"])
     with pytest.raises(CredentialRefused) as refusal:
@@ -317,7 +366,7 @@ def test_keys_are_read_again_when_they_rotate(idp: FakeIdp, monkeypatch: pytest.
 def test_known_keys_outlive_an_outage(idp: FakeIdp, monkeypatch: pytest.MonkeyPatch) -> None:
     olga = idp.person("olga", roles=["user"])
     idp.is_down = True
-    with pytest.raises(CredentialRefused) as refusal:
+    with pytest.raises(CredentialUnchecked) as refusal:
         check(idp.access_token(olga))
     assert (refusal.value.status, refusal.value.code) == (503, "provider_unavailable")
     idp.is_down = False
@@ -329,6 +378,19 @@ def test_known_keys_outlive_an_outage(idp: FakeIdp, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(provider()._keys, "_seconds", 0)  # they are old now
     assert check(idp.access_token(olga))[0].username == "olga"
+
+
+def test_what_cannot_be_checked_is_no_bad_credential(idp: FakeIdp, client: Client, settings: Any) -> None:
+    settings.RATE_LIMIT_ADDRESS_PER_MINUTE = 1
+    idp.is_down = True
+    token = idp.access_token(idp.person("olga", roles=["user"]))
+    for _ in range(3):
+        answer = client.get("/api/me", headers={"Authorization": f"Bearer {token}"})
+        assert (answer.status_code, answer.json()["code"]) == (503, "provider_unavailable")
+        assert "Try again" in answer.json()["hint"]
+        assert "WWW-Authenticate" not in answer.headers
+    refusals.flush()
+    assert not AuditEntry.objects.exists()
 
 
 def test_weak_and_foreign_keys_of_the_provider_are_not_used(idp: FakeIdp) -> None:

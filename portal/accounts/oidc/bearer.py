@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from django.conf import settings
 from django.utils.translation import gettext as _
 
-from portal.accounts.credentials import Credential, CredentialRefused
+from portal.accounts.credentials import Credential, CredentialRefused, CredentialUnchecked
 from portal.accounts.models import Role, Scope, User
 from portal.accounts.oidc import identities, tokens
 from portal.accounts.oidc.provider import ProviderUnavailable
@@ -23,7 +23,7 @@ _SCOPES: dict[Role, frozenset[Scope] | None] = {
 
 
 def check(token: str) -> tuple[User, Credential]:
-    """Whose access token it is; made a user on first use. Raises `CredentialRefused`.
+    """Whose access token it is; made a user on first use. Raises `CredentialRefused`, `CredentialUnchecked`.
 
     The provider is not asked, so a token counts until it expires (Keycloak: five minutes), unless the
     user is deactivated here.
@@ -38,11 +38,9 @@ def check(token: str) -> tuple[User, Credential]:
             _("This token is not valid here."), hint=_("Get a new access token for the portal, and send that.")
         ) from exc
     except ProviderUnavailable as exc:
-        raise CredentialRefused(
+        raise CredentialUnchecked(
             _("The identity provider cannot be reached, and without its keys no token can be checked."),
             hint=_("Try again in a moment, or use an API key."),
-            code="provider_unavailable",
-            status=503,
         ) from exc
     said = identities.said_by(claims)
     try:
