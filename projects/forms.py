@@ -1,10 +1,11 @@
 """Forms of projects: a new one, its settings and models, gates, decisions, deliverables."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.core.files.uploadedfile import UploadedFile
+from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
 from crews.forms import model_choices
@@ -316,7 +317,9 @@ class ReviewForm(Styled, forms.Form):
         if not problem.errors:
             self.add_error(None, problem.sentence)
         if problem.code == "content_changed":  # what stands beside the form now is what the next decision is about
-            self.data = {**self.data, "seen": self.now}
+            given = cast(QueryDict, self.data).copy()
+            given["seen"] = self.now
+            self.data = given
 
     @property
     def written(self) -> list[tuple[Any, str]]:

@@ -251,13 +251,17 @@ class TestThePage:
         assert client.post(url("project-models", project), values).status_code == 302
         assert all(row.llm_config == {"top_p": 0.5} for row in project.mappings.all())
 
-    def test_roles_have_names_in_any_script(self, client, mina, project):
-        for name, role in (("research", "조사원"), ("writing", "작가")):
-            actions.set_stage(project.stages.get(stage_name=name), mina, instructions=role)
-        Stage.objects.filter(project=project, stage_name="research").update(responsible_role="조사원")
-        Stage.objects.filter(project=project, stage_name="writing").update(responsible_role="작가")
-        text = client.get(url("project-models", project)).text
-        assert all(role in text for role in ("조사원", "작가", "Planner"))
+    def test_roles_have_names_in_any_script(self, client, mina):
+        stages = [
+            {"stage_name": "research", "responsible_role": "조사원"},
+            {"stage_name": "writing", "responsible_role": "작가", "depends_on": ["research"]},
+        ]
+        template = actions.save_template(
+            None, mina, name="Ours", selected_ai="crew-ai", project_type="api", stages=stages
+        )
+        project = actions.create(by=mina, name="Tea", template=template)
+        form = client.get(url("project-models", project)).context["form"]
+        assert {"조사원", "작가"} < {role for role, *_fields in form.rows}
 
     def test_what_is_cancelled_can_be_started_over(self, client, project):
         client.post(url("project-start", project))
@@ -479,7 +483,7 @@ class TestTemplates:
 
     def test_a_reader_of_korean_finds_and_makes_korean_ones(self, client, mina):
         client.cookies["django_language"] = "ko"
-        assert [row.pk for row in client.get("/templates?q=데이터").context["templates"]] == ["data_analysis"]
+        assert [row.pk for row in client.get("/templates?q=데이터 분석").context["templates"]] == ["data_analysis"]
         client.post("/templates/data_analysis/run")
         project = Project.objects.get()
         assert (project.language, project.name) == ("ko", "데이터 분석")
