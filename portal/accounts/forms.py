@@ -174,9 +174,13 @@ class WhoForm(Styled, forms.Form):
         What can be an address is one, even where somebody is called so: a name proves nothing of whose mail it is.
         """
         who: str = self.cleaned_data["who"]
+        if "@" not in who:
+            return _person_named(who)
         try:
             validate_email(who)
         except ValidationError:
+            if not User.objects.filter(username__iexact=who, is_active=True).exists():
+                raise
             return _person_named(who)
         return who
 
