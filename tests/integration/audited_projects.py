@@ -55,7 +55,23 @@ def _template(w: Any) -> dict[str, Any]:
     return {"pk": actions.save_as_template(_project(w), w.boss, name="Ours", key="ours").pk}
 
 
+def _of_engine(key: str, selected_ai: str) -> dict[str, Any]:
+    """The projects of an engine, under its name."""
+
+    def one(w: Any) -> dict[str, Any]:
+        return {"pk": _project(w, selected_ai=selected_ai).pk}
+
+    return {
+        f"{key}-projects post": lambda w: (_project(w) and {}, {"name": "New"}),
+        f"{key}-project put": lambda w: (one(w), {"name": "Other", "selected_ai": selected_ai}),
+        f"{key}-project patch": lambda w: (one(w), {"name": "Other"}),
+        f"{key}-project delete": lambda w: (one(w), None),
+    }
+
+
 TRIED_OF_PROJECTS: dict[str, Any] = {
+    **_of_engine("crewai", "crew-ai"),
+    **_of_engine("metagpt", "meta-gpt"),
     "project-list post": lambda w: (_project(w) and {}, {"name": "New"}),
     "project-detail put": lambda w: ({"pk": _project(w).pk}, {"name": "Other", "selected_ai": "meta-gpt"}),
     "project-detail patch": lambda w: ({"pk": _project(w).pk}, {"name": "Other"}),
