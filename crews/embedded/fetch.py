@@ -234,15 +234,22 @@ def _watch(process: "subprocess.Popen[bytes]", scratch: Path, moved: "MovedBytes
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.3)
             return
-        sizes = [0]
-        for path in scratch.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):
-                sizes.append(path.stat().st_size)
-        if max(sizes) > largest:
-            largest, changed = max(sizes), time.monotonic()
+        found = _largest_file(scratch)
+        if found > largest:
+            largest, changed = found, time.monotonic()
             moved(largest)
         elif time.monotonic() - changed > STALL_SECONDS:
             raise SourceFailed(_("nothing came for %d seconds") % STALL_SECONDS)
+
+
+def _largest_file(folder: Path) -> int:
+    """Bytes of the largest file below `folder`, whatever pip removes there meanwhile."""
+    sizes = [0]
+    for place, _folders, names in os.walk(folder):  # which passes over folders that are gone
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                sizes.append(Path(place, name).stat().st_size)
+    return max(sizes)
 
 
 class MovedBytes(Protocol):

