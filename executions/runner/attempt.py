@@ -130,8 +130,15 @@ class Run:
 
         Whoever puts back what this runner abandons at its end needs both; of a lost lease nobody here does.
         """
-        if self._is_lost or not self._abandoned:
-            shutil.rmtree(self.folder / "work", ignore_errors=True)
+        if self._abandoned and not self._is_lost:
+            return
+        work = self.folder / "work"
+        for pause in (0.1, 1, 5):
+            shutil.rmtree(work, ignore_errors=True)
+            if not work.exists():
+                return
+            time.sleep(pause)  # what the engine had started may write for a moment longer
+        logger.warning("run %s: its work folder could not be removed: %s", self.execution.pk, work)
 
     async def _work(self) -> tuple[Problem | None, Line | None]:
         if self._pausing:

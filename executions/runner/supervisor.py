@@ -12,7 +12,7 @@ from datetime import timedelta
 from functools import partial
 
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import Error as DatabaseFault
 from django.db.models.functions import Now
 
 from executions import actions, budgets, hooks, notices
@@ -131,12 +131,12 @@ class Supervisor:
     async def _carry(self, run: Run) -> None:
         try:
             await run.carry()
-        except (DatabaseError, OSError):  # the latter: no room for its folder
+        except (DatabaseFault, OSError):  # the latter: no room for its folder
             logger.exception("run %s: given up; its lease expires and it is recovered", run.execution.pk)
         finally:
             del self.runs[run]
             self._wake.set()  # there is room, and the run itself may have come back
-        await asyncio.to_thread(run.clean_up)
+            await asyncio.to_thread(run.clean_up)
 
     # --- Chores ------------------------------------------------------------------------------
 
@@ -150,7 +150,7 @@ class Supervisor:
         name = name or getattr(chore, "__name__", "chore")
         try:
             await chore()
-        except DatabaseError as exc:
+        except DatabaseFault as exc:
             logger.warning("%s: %s", name, exc)
         except Exception:
             logger.exception("%s failed", name)

@@ -1,12 +1,14 @@
 """How the end of an attempt is written."""
 
 import asyncio
+import contextlib
+import shutil
 import time
 from decimal import Decimal
 from typing import ClassVar
 
 import pytest
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError
 from django.db.models.functions import Now
 
 from executions.approvals import answer
@@ -14,9 +16,11 @@ from executions.engines.client import Exit
 from executions.engines.protocol import Line
 from executions.errors import ErrorCode, Failure, TransitionLost
 from executions.models import Execution, LLMCall
+from executions.runner import attempt
 from executions.runner.attempt import REST_SECONDS, Run
 from executions.runner.intake import Batch
 from executions.runner.outcome import Crash, Problem, Shortage
+from executions.runner.supervisor import Supervisor
 from executions.status import Status, WaitingFor
 from portal.lib.dbthreads import DatabaseThreads
 from tests.deadlines import DEADLINE, wait_for_async
@@ -252,3 +256,42 @@ def test_neither_stop_nor_limit_waits_until_a_flood_is_stored(seconds: int) -> N
     run.db.close()
     assert problem == (None if seconds else Failure(ErrorCode.TIMED_OUT))
     assert time.monotonic() - began < 10 * REST_SECONDS
+
+
+def test_the_work_folder_goes_even_when_something_still_writes_into_it(tmp_path, monkeypatch) -> None:
+    run = run_of(execution_in(Status.RUNNING))
+    run.folder = tmp_path
+    work = tmp_path / "work"
+    work.mkdir()
+    tries = []
+
+    def remove(folder, ignore_errors, remove=shutil.rmtree):
+        remove(folder, ignore_errors)
+        tries.append(folder)
+        if len(tries) == 1:
+            (work / "late").mkdir(parents=True)
+
+    monkeypatch.setattr(attempt.shutil, "rmtree", remove)
+    run.clean_up()
+    assert (len(tries), work.exists()) == (2, False)
+
+
+@pytest.mark.parametrize("fault", [InterfaceError("connection already closed"), OSError("no room"), ValueError()])
+def test_whatever_ends_a_run_its_work_folder_goes(tmp_path, monkeypatch, fault) -> None:
+    run = run_of(execution_in(Status.RUNNING))
+    run.folder = tmp_path
+    (tmp_path / "work").mkdir()
+
+    async def carry() -> None:
+        raise fault
+
+    async def carried() -> Supervisor:
+        supervisor = Supervisor()
+        supervisor.runs[run] = asyncio.ensure_future(asyncio.sleep(0))
+        with contextlib.suppress(ValueError):
+            await supervisor._carry(run)
+        return supervisor
+
+    monkeypatch.setattr(run, "carry", carry)
+    assert run not in asyncio.run(carried()).runs
+    assert not (tmp_path / "work").exists()
