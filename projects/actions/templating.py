@@ -35,7 +35,7 @@ _STAGE_KEYS = frozenset({"stage_name", "responsible_role", "depends_on", *GATE})
 def save_template(template: Template | None, by: User, *, visibility: str | None = None, **fields: Any) -> Template:
     """Make a template that belongs to `by` (None), or change one; `fields` as `Template` has them, `id` for a new one.
 
-    Who changes one may do so (`Template.objects.editable_by`). Raises `InvalidValues` by field, `Conflict` for one
+    Whoever calls has made sure that `by` may change it. Raises `InvalidValues` by field, `Conflict` for one
     that came along.
     """
     if template is None:

@@ -24,10 +24,6 @@ class TemplateQuerySet(AccessQuerySet):
         shown = Q(access__owner=user) | Q(access__visibility=Visibility.SHARED) | Exists(granted)
         return self.filter(Q(is_builtin=True) | shown)
 
-    def editable_by(self, user: Any) -> Any:
-        """One's own; for admins all that people made. What comes along is read-only."""
-        return super().editable_by(user).filter(is_builtin=False)
-
 
 class Template(models.Model):
     """Stages, outline, recommended models and folders of a kind of project. Its id is its name (`web_app`).

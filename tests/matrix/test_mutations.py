@@ -14,6 +14,17 @@ pytestmark = pytest.mark.django_db
 EQUIVALENT = {
     "portal/accounts/invitations.py invite: require: asks nothing": "`sharing.lock` asks again, of the locked row",
     "portal/accounts/rest/keys.py ApiKeyViewSet.create: require_role: asks nothing": "`keys.create` asks again",
+    **dict.fromkeys(
+        (
+            "projects/api/projects.py AdminProjectViewSet.force_complete: find: asks nothing",
+            "projects/api/projects.py AdminProjectViewSet.force_complete: find: asks for seeing alone",
+        ),
+        "only admins come to it, and they may change everything",
+    ),
+    **dict.fromkeys(
+        ("projects/api/projects.py ProjectExecutionsViewSet.get_queryset: visible_to: gives all",),
+        "`project` has asked, and who sees it sees its runs",
+    ),
 }
 # Call sites that no request comes to; test_sockets.py takes these away.
 ELSEWHERE = {

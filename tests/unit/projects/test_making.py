@@ -8,6 +8,7 @@ from crews.inputs import InputFile
 from executions.models import Budget
 from portal.accounts import sharing
 from portal.accounts.models import AuditEntry
+from portal.accounts.permissions import Action, can
 from portal.lib.problems import Conflict, InvalidValues
 from projects import actions, mapping
 from projects.library import seed_templates
@@ -365,7 +366,7 @@ class TestTemplates:
         template = actions.save_as_template(project, project.owner, name="Our way")
         assert template in list(sharing.owned_by(project.owner))
         sharing.hand_on(template, to=heir, by=project.owner, keep=None)
-        assert Template.objects.editable_by(heir).filter(pk="our_way").exists()
+        assert can(heir, Action.CHANGE, Template.objects.get(pk="our_way"))
         assert not Template.objects.visible_to(project.owner).filter(pk="our_way").exists()
 
     @pytest.mark.parametrize(
