@@ -106,6 +106,7 @@ function toTheFault(root) {
   const faulty = [...root.querySelectorAll("[aria-invalid=true]")].find((field) => field.checkVisibility());
   const field = faulty ?? root.querySelector("[autofocus]");
   (field ?? root.querySelector("[data-form-errors]"))?.focus();
+  faulty?.scrollIntoView({ block: "center" }); // what is wrong with it stands below it
 }
 toTheFault(document);
 document.addEventListener("htmx:afterSettle", (event) => {
